@@ -1,0 +1,29 @@
+"""Several training processes of one thread each, on one machine, that share every gradient."""
+
+import socket
+from dataclasses import replace
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+
+from .loop import Settings, train
+
+
+def train_together(settings: Settings) -> None:
+    """`train` in as many processes as the plan names; the first writes the checkpoint."""
+    torch.multiprocessing.spawn(_one_of_many, (settings, _free_port()), nprocs=settings.plan.world)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _one_of_many(rank: int, settings: Settings, port: int) -> None:
+    torch.set_num_threads(1)
+    address = f"tcp://127.0.0.1:{port}"
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=settings.plan.world)
+    train(replace(settings, plan=replace(settings.plan, rank=rank)))
+    dist.destroy_process_group()
