@@ -1,0 +1,3 @@
+// All kernels as one module.
+#include "redact.cu"
+#include "view.cu"
