@@ -1,0 +1,41 @@
+"""Addresses of cameras and servers, and their form without secrets."""
+
+import re
+
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+_SECRET_PARAMETER = re.compile(
+    r"([?&;]|^)([^=&;]*(?:pass|pwd|token|secret|key|auth|sig|credential|user|login|streamid)[^=&;]*)=([^&;#]*)",
+    re.I,
+)
+_PLACES = {"rtmp", "rtmps"}  # the last part of the path is the stream key
+
+
+def redacted_url(text: str) -> str:
+    """The address without user, password, secret parameters and stream keys; plain paths are unchanged.
+
+    Works on text, not on parsed parts: what no parser understands must not leak either.
+
+    >>> redacted_url("rtsp://admin:p@ss/w0rd@10.0.0.7:554/ch1?token=abc&x=1")
+    'rtsp://***@10.0.0.7:554/ch1?token=***&x=1'
+    """
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        return text
+    rest = text[scheme.end() :]
+    if "@" in rest:  # up to the last one: passwords hold "@" and "/" unescaped
+        head, _, tail = rest.rpartition("@")
+        rest = f"***@{tail}" if head else tail
+    rest = _SECRET_PARAMETER.sub(r"\1\2=***", rest)
+    if scheme[1].lower() in _PLACES:
+        place, slash, key = rest.partition("?")[0].rpartition("/")
+        rest = f"{place}/***" if slash and place.count("/") and key else place + slash + key
+    return f"{scheme[1]}://{rest}"
+
+
+def without_secrets(text: str, *urls: str) -> str:
+    """A message of somebody else's in which every address is redacted: the given ones and whatever looks like one."""
+    for url in urls:
+        if url:
+            text = text.replace(url, redacted_url(url))
+    return _IN_TEXT.sub(lambda match: redacted_url(match[0]), text)

@@ -1,0 +1,269 @@
+"""`streamer anonymize`: files, folders and globs in, the same files without faces and plates out."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from streamer import config, pipeline
+from streamer.cli.inputs import Input, find, is_picture, target_of
+from streamer.cli.screen import Screen
+from streamer.config import Hide, Settings, Style
+from streamer.errors import ConfigError, InputError, OutputError, StreamerError
+from streamer.image.api import mask
+from streamer.image.limits import ImageLimits
+from streamer.image.picture import EXTENSIONS
+from streamer.image.result import ResultForm, hand_over
+from streamer.image.source import Access
+from streamer.media.sink import check_beside, check_target
+from streamer.pipeline import Engine, Job
+from streamer.proof.verify import verify as look_again
+
+LEFT = 3  # exit code: the check found something
+_ENDINGS = {"JPEG": {".jpg", ".jpeg"}, "PNG": {".png"}}
+
+
+def command(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(help="Videos, pictures, folders, globs or frame_%04d.png.", metavar="INPUT..."),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File or folder for the results.")
+    ] = None,
+    hide: Annotated[Hide | None, typer.Option(help="What to hide.")] = None,
+    style: Annotated[Style | None, typer.Option(help="How to hide it.")] = None,
+    margin: Annotated[float | None, typer.Option(help="Share of each side added around a box.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Score from which a box is hidden, 0 to 1.")] = None,
+    detect_every: Annotated[
+        str | None, typer.Option(help="Frames between detector runs, or auto.", metavar="N|auto")
+    ] = None,
+    look_ahead: Annotated[
+        float | None, typer.Option(help="Seconds that a box found late is hidden earlier.", metavar="SECONDS")
+    ] = None,
+    codec: Annotated[
+        Literal["h264", "hevc", "av1", "vp9"] | None, typer.Option(help="Codec of the result.")
+    ] = None,
+    crf: Annotated[int | None, typer.Option(help="Quality of the encoder; lower is better.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Speed of the encoder, such as veryfast.")] = None,
+    audio: Annotated[Literal["keep", "drop"] | None, typer.Option(help="What happens to the sound.")] = None,
+    keep_metadata: Annotated[bool, typer.Option(help="Keep titles, dates and places.")] = False,
+    reencode: Annotated[
+        Literal["needed", "all"] | None, typer.Option(help="Encode what was changed, or everything.")
+    ] = None,
+    zones: Annotated[
+        Path | None, typer.Option(help="JSON file with polygons always or never masked.")
+    ] = None,
+    objects: Annotated[Path | None, typer.Option(help="Write each frame's objects as JSON lines.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a report as JSON.")] = None,
+    verify: Annotated[
+        bool, typer.Option(help="Look again, more closely, at each result; exit code 3 if anything is left.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only look; write no video.")] = False,
+    device: Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where to compute.")] = None,
+    precision: Annotated[
+        Literal["fp32", "fp16"] | None, typer.Option(help="Of the network on a GPU.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Detector of the manifest.")] = None,
+    config_file: Annotated[Path | None, typer.Option("--config", help="Settings as TOML.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace results that exist.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Hide faces and licence plates in videos and pictures.
+
+    The sound is kept as it is: faces and plates are hidden, not voices. Without -o each result stands beside its
+    input as NAME_anonymized.
+    """
+    _end_as_interrupted()
+    flags: dict[str, Any] = {
+        "hide": hide,
+        "device": device,
+        "zones": zones,
+        "mask": {"style": style, "margin": margin},
+        "detect": {
+            "threshold": threshold,
+            "every": _every(detect_every),
+            "model": model,
+            "precision": precision,
+        },
+        "track": {"look_ahead_s": look_ahead},
+        "output": {
+            "codec": codec,
+            "crf": crf,
+            "preset": preset,
+            "audio": audio,
+            "keep_metadata": keep_metadata or None,
+            "reencode": reencode,
+        },
+    }
+    settings = settings_of(config_file, _given(flags))
+    batch = _Batch(Screen(quiet), settings, verify)
+    files = _found(inputs, batch)
+    count = len(files) + batch.failures
+    jobs = [_job(file, output, count > 1, objects, dry_run, overwrite) for file in files]
+    if report is not None:
+        taken = [path for job in jobs for path in (job.source, job.target, job.objects) if path is not None]
+        check_beside(report, taken)
+    for job in jobs:
+        try:
+            batch.run(job)
+        except StreamerError as error:
+            if count == 1:
+                raise
+            batch.failed(job.source, error)
+    if report is not None:
+        reports = batch.reports
+        _write_report(report, reports[0] if count == 1 else {"files": reports, "failed": batch.failures})
+    if batch.failures:
+        raise StreamerError(f"{batch.failures} of {count} inputs failed")
+    if batch.leftovers:
+        raise typer.Exit(LEFT)
+
+
+def _end_as_interrupted() -> None:
+    """Let a shutdown or a closed terminal end the run as Ctrl-C does, so that no unfinished file is left."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
+
+
+def _found(names: list[str], batch: "_Batch") -> list[Input]:
+    """What the names stand for; beside others, one that stands for nothing is an input that failed."""
+    files: list[Input] = []
+    for name in names:
+        try:
+            files += find(name)
+        except InputError as error:
+            if len(names) == 1:
+                raise
+            batch.failed(Path(name), error)
+    return files
+
+
+class _Batch:
+    """The inputs of one command: videos share one engine, pictures one network."""
+
+    def __init__(self, screen: Screen, settings: Settings, verify: bool) -> None:
+        self.reports: list[dict[str, Any]] = []
+        self.failures = 0
+        self.leftovers = 0
+        self._screen = screen
+        self._settings = settings
+        self._verify = verify
+        self._engine: Engine | None = None
+        self._taken: set[Path] = set()
+
+    def run(self, job: Job) -> None:
+        """Anonymize one input. Raises StreamerError; then nothing of it stands under the target's name."""
+        for path in (job.target, job.objects):
+            if path in self._taken:
+                raise ConfigError(f"another input became this file already; name the results apart: {path}")
+        self._taken |= {path for path in (job.target, job.objects) if path is not None}
+        if is_picture(job.source):
+            values = anonymize_picture(job, self._settings)
+            self.reports.append(values)
+            self._screen.picture(values)
+        else:
+            self._video(job)
+
+    def _video(self, job: Job) -> None:
+        if self._engine is None:
+            self._engine = pipeline.open_engine(self._settings)
+            self._screen.start(self._engine)
+        done = self._screen.watch(job, self._engine)
+        self.reports.append(done.as_dict())
+        self._screen.finished(done)
+        if self._verify and job.target is not None:
+            stills = job.target.with_name(f"{job.target.stem}_left")
+            left = look_again(job.source, job.target, self._engine, stills)
+            self.reports[-1]["left"] = [item.as_dict() for item in left]
+            self._screen.verified(job, left)
+            self.leftovers += len(left)
+
+    def failed(self, source: Path, error: StreamerError) -> None:
+        """One of several inputs failed: it is told and the others go on."""
+        self._screen.failed(source, error)
+        self.failures += 1
+
+
+def anonymize_picture(job: Job, settings: Settings) -> dict[str, Any]:
+    """Anonymize one picture and answer as the image API does. Raises StreamerError, then no file is left."""
+    if job.target is not None:
+        check_target(job.source, job.target, overwrite=job.overwrite)
+    if job.objects is not None:
+        check_beside(job.objects, [job.source, *([job.target] if job.target is not None else [])])
+    try:
+        data = job.source.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror}): {job.source}") from error
+    masked = mask(data, settings, Access(ImageLimits()))
+    target = job.target
+    if target is not None and target.suffix.lower() not in _ENDINGS[masked.picture.format]:
+        target = target.with_suffix(f".{EXTENSIONS[masked.picture.format]}")
+        check_target(job.source, target, overwrite=job.overwrite)
+    values = {
+        "input": str(job.source),
+        "output": str(target) if target else None,
+        **masked.result().as_dict(),
+    }
+    if target is not None:
+        hand_over(masked, ResultForm.PATH, out=target)
+    if job.objects is not None:
+        try:
+            job.objects.write_text(json.dumps(masked.result().as_dict()) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"cannot be written ({error.strerror}): {job.objects}") from error
+    return values
+
+
+def _job(
+    source: Input, output: Path | None, several: bool, objects: Path | None, dry_run: bool, overwrite: bool
+) -> Job:
+    target = None if dry_run else target_of(source, output, several)
+    if target is not None and output is not None and (several or not output.suffix):
+        _make(target.parent)
+    if objects is not None and several:
+        if not objects.is_dir():
+            raise ConfigError("several inputs need an existing folder after --objects")
+        objects = objects / source.below / f"{source.path.stem}.jsonl"
+        _make(objects.parent)
+    return Job(source.path, target, objects, overwrite)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"the folder cannot be made ({error.strerror}): {folder}") from error
+
+
+def _every(text: str | None) -> int | str | None:
+    if text is None or text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError as error:
+        raise ConfigError(f'--detect-every takes a number of frames or auto, not "{text}"') from error
+
+
+def _given(flags: dict[str, Any]) -> dict[str, Any]:
+    """Only what was said on the command line."""
+    nested = {key: _given(value) if isinstance(value, dict) else value for key, value in flags.items()}
+    return {key: value for key, value in nested.items() if value is not None and value != {}}
+
+
+def settings_of(file: Path | None, flags: dict[str, Any]) -> Settings:
+    """The settings of a file, or the defaults, with the command line's flags on top. Raises ConfigError."""
+    if file is not None:
+        return config.load(file, flags)
+    return config.settings_from(flags, origin="the command line")
+
+
+def _write_report(path: Path, values: dict[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"the report cannot be written ({error.strerror}): {path}") from error

@@ -1,0 +1,160 @@
+"""`streamer image`: pictures, folders and URLs in, the same pictures without faces and plates out."""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from streamer import config
+from streamer.config import Settings
+from streamer.errors import ConfigError, OutputError, StreamerError
+from streamer.image.api import mask
+from streamer.image.limits import ImageLimits
+from streamer.image.picture import EXTENSIONS, Format
+from streamer.image.result import ImageResult, ResultForm, form_from, hand_over, hide_from
+from streamer.image.source import Access
+
+_FORMATS: dict[str, Format] = {".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".png": "PNG"}
+PICTURES = frozenset(_FORMATS) | {".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff"}
+_LONGEST_SHOWN = 200  # characters; longer text is base64
+
+
+def command(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Pictures: files, folders, URLs or base64; - is standard input.", metavar="IN..."
+        ),
+    ],
+    hide: Annotated[str, typer.Option(help="everything, faces or plates.")] = "everything",
+    result: Annotated[str, typer.Option(help="path, url, base64, buffer or array.")] = "path",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File or folder for the results of --result path.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each answer as one line of JSON.")] = False,
+    private_urls: Annotated[
+        bool, typer.Option("--private-urls", help="Let URLs point into the private network.")
+    ] = False,
+    config_file: Annotated[Path | None, typer.Option("--config", help="Settings as TOML.")] = None,
+) -> None:
+    """Hide faces and licence plates in pictures.
+
+    Each result is printed: the path of a new file in the system's temporary folder, or what --result asks
+    for. With -o the results get the names of their inputs; a folder keeps its structure.
+    """
+    form = form_from(result)
+    if output is not None and form is not ResultForm.PATH:
+        raise ConfigError("-o takes files; leave it out, or use --result path")
+    settings = config.load(config_file) if config_file is not None else Settings()
+    settings = settings.model_copy(update={"hide": hide_from(hide)})
+    access = Access(ImageLimits(private_urls=private_urls))
+    jobs = list(_jobs(inputs, output))
+    failed = 0
+    with _bar() as bar:
+        for job in bar.track(jobs, description="pictures"):
+            try:
+                answer = _anonymize(job, form, settings, access)
+            except StreamerError as error:
+                failed += 1
+                bar.console.print(f"error: {job.name}: {error}", style="red", markup=False)
+                if as_json:
+                    print(json.dumps({"input": job.name, "error": str(error)}), flush=True)
+                continue
+            print(_line(job, answer, as_json, len(jobs) > 1), flush=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    image: str  # as `mask` takes it; "-" is standard input
+    name: str  # for people
+    folder: Path | None = None  # where the result goes under the picture's name
+    file: Path | None = None  # or the file that it becomes
+
+    def target(self, format: Format) -> Path | None:
+        """The result's file; None is a new one in the temporary folder."""
+        if self.file is not None and _FORMATS.get(self.file.suffix.lower()) != format:
+            raise ConfigError(f"the result is a {format}; give it a name that ends so, not {self.file}")
+        if self.folder is None:
+            return self.file
+        name = Path(self.name).name or "picture"
+        suffix = "" if _FORMATS.get(Path(name).suffix.lower()) == format else f".{EXTENSIONS[format]}"
+        return self.folder / f"{name}{suffix}"
+
+
+def _jobs(inputs: list[str], output: Path | None) -> Iterator[_Job]:
+    several = len(inputs) > 1 or _is_folder(inputs[0])
+    to_file = output is not None and not output.is_dir() and output.suffix.lower() in _FORMATS
+    if several and to_file:
+        raise ConfigError(f"several pictures need a folder after -o, not {output}")
+    for text in inputs:
+        name = "picture" if text == "-" or len(text) > _LONGEST_SHOWN else text
+        if _is_folder(text):
+            if output is None:
+                raise ConfigError(f"say with -o which folder the results go to: {text}")
+            yield from _folder_jobs(Path(text), output)
+        elif to_file:
+            yield _Job(text, name, file=output)
+        else:
+            yield _Job(text, name, folder=output)
+
+
+def _folder_jobs(folder: Path, output: Path) -> Iterator[_Job]:
+    """Every picture below `folder`, but none of the results where `output` lies inside it."""
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in PICTURES or not path.is_file():
+            continue
+        if output.resolve() == folder.resolve() or not path.resolve().is_relative_to(output.resolve()):
+            yield _Job(str(path), str(path), folder=(output / path.relative_to(folder)).parent)
+
+
+def _anonymize(job: _Job, form: ResultForm, settings: Settings, access: Access) -> ImageResult:
+    masked = mask(sys.stdin.buffer if job.image == "-" else job.image, settings, access)
+    target = job.target(masked.picture.format)
+    if target is not None:
+        if _is_same(target, job.image):
+            raise ConfigError(f"the result would replace the picture; choose another place than {target}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"the folder cannot be made ({error.strerror}): {target.parent}") from error
+    return hand_over(masked, form, out=target)
+
+
+def _is_same(target: Path, image: str) -> bool:
+    try:
+        return target.exists() and target.samefile(image)
+    except (OSError, ValueError):
+        return False
+
+
+def _line(job: _Job, answer: ImageResult, as_json: bool, several: bool) -> str:
+    if as_json:
+        return json.dumps({"input": job.name, **answer.as_dict()} if several else answer.as_dict())
+    return answer.result if isinstance(answer.result, str) else json.dumps(answer.result)
+
+
+def _is_folder(text: str) -> bool:
+    try:
+        return len(text) < 4096 and Path(text).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True, highlight=False, soft_wrap=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )

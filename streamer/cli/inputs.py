@@ -1,0 +1,91 @@
+"""Which files a command line means, and where their results go."""
+
+import glob
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from streamer.errors import ConfigError, InputError
+from streamer.media.encoders import CONTAINERS
+
+VIDEOS = frozenset(CONTAINERS) | {
+    ".avi", ".divx", ".wmv", ".asf", ".mpg", ".mpeg", ".m2v", ".vob", ".mod", ".tod", ".trp", ".3gp", ".3g2", ".qt",
+    ".ogv", ".ogm", ".mxf", ".dv", ".f4v", ".rm", ".rmvb", ".nut", ".ivf", ".y4m", ".gif", ".apng", ".dav", ".lrv",
+    ".h264", ".264", ".hevc", ".265", ".mjpeg", ".mjpg",
+}  # fmt: skip
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+OURS = "_anonymized"
+_NUMBERED = re.compile(r"%0?(\d*)d")  # frames of a sequence, as ffmpeg writes them: frame_%04d.png
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One file to work on."""
+
+    path: Path
+    below: Path = Path()  # the folders between the one that was named and the file
+
+
+def find(name: str) -> Iterator[Input]:
+    """The videos and pictures that a file, folder, glob or numbered sequence stands for; in folders, our own results
+    are left out.
+
+    Raises InputError for a name that stands for nothing.
+    """
+    path = Path(name)
+    if path.is_dir():
+        found = [file for file in sorted(path.rglob("*")) if _is_ours_to_do(file)]
+        if not found:
+            raise InputError(f"no videos or pictures in the folder: {path}")
+        yield from (Input(file, file.parent.relative_to(path)) for file in found)
+    elif path.exists() or not (glob.has_magic(name) or _NUMBERED.search(path.name)):
+        yield Input(path)
+    elif _NUMBERED.search(path.name):
+        yield from map(Input, _sequence(path))
+    else:
+        matches = [Path(match) for match in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207 - keeps absolute patterns
+        if not matches:
+            raise InputError(f"nothing matches: {name}")
+        yield from map(Input, matches)
+
+
+def _is_ours_to_do(path: Path) -> bool:
+    return (
+        (is_picture(path) or path.suffix.lower() in VIDEOS)
+        and not path.stem.endswith(OURS)
+        and path.is_file()
+    )
+
+
+def is_picture(path: Path) -> bool:
+    """Whether the name is that of a single picture."""
+    return path.suffix.lower() in PICTURES
+
+
+def _sequence(pattern: Path) -> list[Path]:
+    before, digits, after = _NUMBERED.split(pattern.name, maxsplit=1)
+    name = re.compile(re.escape(before) + (rf"\d{{{int(digits)}}}" if digits else r"\d+") + re.escape(after))
+    found = sorted(path for path in pattern.parent.glob("*") if name.fullmatch(path.name))
+    if not found:
+        raise InputError(f"no picture of the sequence is there: {pattern}")
+    return found
+
+
+def target_of(source: Input, output: Path | None, several: bool) -> Path:
+    """Where the result of `source` goes: beside it, into a folder (as deep as it was found), or to the file that was
+    named. Raises ConfigError for one file that several should go to."""
+    path = source.path
+    ending = path.suffix if _can_be_kept(path) else ".mp4"
+    if output is None:
+        return path.with_name(f"{path.stem}{OURS}{ending}")
+    if several and not output.is_dir() and _can_be_kept(output):
+        raise ConfigError(f"several inputs need a folder after -o, not a file: {output}")
+    if several or output.is_dir() or not output.suffix:
+        return output / source.below / f"{path.stem}{OURS}{ending}"
+    return output
+
+
+def _can_be_kept(path: Path) -> bool:
+    """Whether the name is one that a result can have."""
+    return path.suffix.lower() in CONTAINERS or is_picture(path)

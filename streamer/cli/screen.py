@@ -1,0 +1,101 @@
+"""What a run of the command line shows: a bar on a terminal, one JSON line per file elsewhere."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from streamer import pipeline
+from streamer.errors import StreamerError
+from streamer.pipeline import Engine, Job, Report
+from streamer.proof.verify import Leftover
+
+
+class Screen:
+    """What the user sees: a bar on a terminal, one JSON line per file elsewhere, nothing when quiet."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._live = sys.stderr.isatty() and not quiet
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def start(self, engine: Engine) -> None:
+        """The first video is about to start."""
+        if self._live:
+            self._console.print(f"device: {engine.device.name} ({engine.reason})", markup=False)
+
+    def watch(self, job: Job, engine: Engine) -> Report:
+        """Run a job under the user's eyes."""
+        if not self._live:
+            return pipeline.run(job, engine)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._console, transient=True) as bar:
+            task = bar.add_task(job.source.name, total=None, numbers="")
+
+            def show(now: pipeline.Progress) -> None:
+                speed = bar.tasks[0].speed
+                rate = f"{speed:.0f} fps, " if speed else ""
+                numbers = f"{rate}{now.faces} faces, {now.plates} plates"
+                bar.update(task, completed=now.frames, total=now.total, numbers=numbers)
+
+            return pipeline.run(job, engine, show)
+
+    def finished(self, report: Report) -> None:
+        """A video is done."""
+        values = report.as_dict()
+        if self._live:
+            hidden, frames = values["hidden"], values["frames"]
+            rate = report.frames / report.wall_s if report.wall_s else 0
+            self._console.print(
+                f"{report.job.source.name}: {report.frames} frames ({rate:.0f} fps), {hidden['faces']} faces and"
+                f" {hidden['plates']} plates tracked, {frames['copied_without_encoding']} frames copied"
+                f" -> {report.job.target or 'nothing written (dry run)'}",
+                markup=False,
+            )
+            self._console.print(f"  {report.decoding}; {report.encoding or 'not encoded'}", markup=False)
+            for note in report.tally.notes:
+                self._console.print(f"  {note}", markup=False)
+        elif not self._quiet:
+            keys = ("input", "output", "device", "video", "hidden", "frames", "seconds", "notes")
+            print(json.dumps({key: values[key] for key in keys}), flush=True)
+
+    def picture(self, values: dict[str, Any]) -> None:
+        """A picture is done."""
+        if self._live:
+            found = f"{len(values['objects'])} objects"
+            self._console.print(
+                f"{Path(values['input']).name}: {found} -> {values['output'] or 'nothing written (dry run)'}",
+                markup=False,
+            )
+        elif not self._quiet:
+            print(json.dumps(values), flush=True)
+
+    def verified(self, job: Job, left: list[Leftover]) -> None:
+        """A result was looked at again."""
+        if self._live:
+            for item in left:
+                self._console.print(
+                    f"  left: {item.label.text} at {item.first_s:.2f} s to {item.last_s:.2f} s, score {item.score:.2f}"
+                    f"{f', masked still: {item.still}' if item.still else ''}",
+                    style="red",
+                    markup=False,
+                )
+            if not left:
+                self._console.print("  looked again: nothing is left", markup=False)
+        elif not self._quiet:
+            found = [item.as_dict() for item in left]
+            print(json.dumps({"verified": str(job.target), "left": found}), flush=True)
+
+    def failed(self, source: Path, error: StreamerError) -> None:
+        """One of several inputs failed."""
+        self._console.print(f"error: {error}", style="red", markup=False)
+        if not self._live and not self._quiet:
+            print(json.dumps({"input": str(source), "error": str(error)}), flush=True)

@@ -1,0 +1,67 @@
+"""What `serve` and `live` share: a listening socket, the log, and the web server's run."""
+
+import logging
+import socket
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from streamer.errors import ConfigError, OutputError
+
+_GOODBYE_S = 3  # for open connections, when the server is told to stop
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises OutputError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=512)
+    except OSError as error:
+        raise OutputError(f"cannot listen on {host}:{port} ({error.strerror})") from error
+
+
+def run(app: Any, listener: socket.socket, *, cert: Path | None = None, key: Path | None = None) -> None:
+    """Serve until a signal comes; then open connections get a moment and everything is closed. Raises ConfigError."""
+    import uvicorn
+
+    _log_to_stderr()
+    for file in filter(None, (cert, key)):
+        if not file.is_file():
+            raise ConfigError(f"no such file: {file}")
+    options = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GOODBYE_S,
+        ssl_certfile=cert,
+        ssl_keyfile=key,
+    )
+
+    class Server(uvicorn.Server):
+        """Tells the app at once that it ends: event streams would otherwise last until they are cut."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            app.state.stopping = True
+            super().handle_exit(sig, frame)
+
+    Server(options).run(sockets=[listener])
+
+
+def address(host: str, listener: socket.socket, *, tls: bool = False) -> str:
+    """How the server is reached from this machine."""
+    name = f"[{host}]" if ":" in host else host
+    return f"{'https' if tls else 'http'}://{name}:{listener.getsockname()[1]}"
+
+
+def _log_to_stderr() -> None:
+    """The streams' log as lines of JSON."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        logging.Formatter('{"time": "%(asctime)s", "level": "%(levelname)s", "entry": %(message)s}')
+    )
+    log = logging.getLogger("streamer.live")
+    log.handlers = [handler]
+    log.setLevel(logging.INFO)
+    log.propagate = False

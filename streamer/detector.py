@@ -1,0 +1,183 @@
+"""Finds faces and plates in a frame: view -> session -> decode -> NMS -> Detections.
+
+# Note [Overview]
+A network trained on small crops knows no face of half a picture: in a large view it marks the nose. So a view much
+larger than the crops is followed by one a third as long (a ninth of the cost), of which only the boxes count that are
+large and sure there. On the development set at 960, 90 instead of 65 of 100 plates longer than 128 px were covered.
+
+# Note [Large boxes]
+Most boxes that a network marks by mistake are as sure as a small or blurred object that is really there, but not as
+sure as a large one; and a large mistake hides much of the picture. So the larger a box, the higher the score from
+which it counts (`large` in the manifest); below that it only continues a track, like any weak box. A threshold that
+the user names holds for all sizes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer import boxes as geometry
+from streamer import detection
+from streamer.config import DetectPolicy, Hide
+from streamer.decoders import BATCHED, decoder
+from streamer.detection import Detections, Label
+from streamer.device.base import Device, Letterbox, part_letterbox
+from streamer.frame import Frame, Size
+from streamer.models import ModelSpec
+
+Detect = Callable[[Frame], Detections]
+Window = tuple[int, int, int, int]  # x0 y0 x1 y1 of a part of a frame, in even pixels
+
+LOW_SHARE = 0.4  # detections down to this share of the threshold are returned: they continue a track
+NMS_IOU = 0.45
+TILE_OVERLAP = 0.25  # of a tile's side: an object up to this size is whole in one tile at least
+OVERVIEW = 3  # the view's side by the overview's
+OVERVIEW_LEAST_PX = 40.0  # root of the area of a box in the overview from which it counts
+OVERVIEW_SHARE = 1.4  # of the threshold, from which it counts: a large false alarm hides much
+_JUST_UNDER = 0.999
+_STILL_TILED_FROM = 3.0  # a still picture longer than so many views is looked at in tiles
+_CUT_PX = 4.0  # a box that ends this near to an inner edge of its tile may be cut by it, in frame pixels
+_COVERED = 0.6  # a cut box of which another box covers this share is a part of the same object
+
+
+class Detector:
+    """One network on one device, for one stream at a time.
+
+    Returns detections down to `LOW_SHARE` of the threshold (a tracker starts tracks from `thresholds` and
+    continues them with the weaker ones); only the classes that `hide` asks for.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, device: Device, policy: DetectPolicy, hide: Hide, *, still: bool = False
+    ) -> None:
+        """`still`: pictures on their own; large ones are looked at in tiles without being asked."""
+        self.spec = spec
+        self.thresholds = {
+            label: policy.threshold or spec.thresholds[label] for label in spec.labels if label in hide.labels
+        }
+        self._same_for_all_sizes = policy.threshold is not None or not spec.large
+        self._side = spec.side or policy.side
+        self._overview_from = np.inf if spec.largest is None else 2 * spec.largest
+        self._tiled_from = self._side * (1.5 if policy.tiles else _STILL_TILED_FROM if still else np.inf)
+        self._device = device
+        self._session = device.load(spec)
+        self._decode = decoder(spec)
+        self.most = device.most_views if spec.decoder in BATCHED else 1  # frames that `together` takes
+
+    def __call__(self, frame: Frame, *, share: float = 1.0) -> Detections:
+        """What is in the frame, in frame pixels, clipped to the picture. Raises ModelError.
+
+        `share` (0 to 1) shrinks the view's sides, for a machine that cannot keep up.
+        """
+        return self.together([frame], share=share)[0]
+
+    def together(self, frames: Sequence[Frame], *, share: float = 1.0) -> list[Detections]:
+        """What is in each of up to `most` frames of equal size and colour: one run of the network looks at all.
+
+        Raises ModelError or DeviceError, then nothing is known of any of them.
+        """
+        if not self.thresholds:
+            return [detection.none()] * len(frames)
+        side, size = round(self._side * share), frames[0].size
+        whole = (0, 0, size.even.width, size.even.height)
+        found = self._look(frames, whole, side)
+        if side > self._overview_from:
+            large = self._overview(frames, whole, side // OVERVIEW)
+            found = [detection.concatenate(list(both)) for both in zip(found, large, strict=True)]
+        if max(size.width, size.height) <= self._tiled_from:
+            return [suppress(each) for each in found]
+        windows = tiles(size.even, self._side)
+        parts = [found, *(self._look(frames, window, side) for window in windows)]
+        return [join(each, [whole, *windows]) for each in zip(*parts, strict=True)]
+
+    def _overview(self, frames: Sequence[Frame], whole: Window, side: int) -> list[Detections]:
+        """What is too large for the view: see Note [Overview]."""
+        least = OVERVIEW_LEAST_PX * max(whole[2:]) / side
+        floors = np.array(
+            [OVERVIEW_SHARE * self.thresholds.get(label, np.inf) for label in Label], np.float32
+        )
+        return [
+            found.take((geometry.area(found.boxes) >= least**2) & (found.scores >= floors[found.labels]))
+            for found in self._look(frames, whole, side)
+        ]
+
+    def _look(self, frames: Sequence[Frame], window: Window, side: int) -> list[Detections]:
+        view = part_letterbox(window, side, self.spec.stride)
+        if self.spec.side is not None:
+            view = replace(view, size=Size(self.spec.side, self.spec.side))
+        if len(frames) == 1:
+            outputs = self._session(self._device.view(frames[0], view, self.spec))
+            return [self._read(outputs, view, frames[0].size)]
+        outputs = self._session(self._device.views(frames, view, self.spec))
+        return [
+            self._read([level[at : at + 1] for level in outputs], view, frame.size)
+            for at, frame in enumerate(frames)
+        ]
+
+    def _read(self, outputs: Sequence[NDArray[np.float32]], view: Letterbox, size: Size) -> Detections:
+        found = self._decode(outputs, self.spec, self._floors(), view.size)
+        if not self._same_for_all_sizes:
+            found = _held_down(found, self.spec)
+        boxes = geometry.clip(view.frame_from_view(found.boxes), size.width, size.height)
+        return Detections(boxes, found.scores, found.labels)
+
+    def _floors(self) -> dict[Label, float]:
+        return {label: LOW_SHARE * score for label, score in self.thresholds.items()}
+
+
+def _held_down(found: Detections, spec: ModelSpec) -> Detections:
+    """Boxes in pixels of the network's input, whose scores stay under the threshold if their size asks for more."""
+    least = np.array([spec.thresholds.get(label, np.inf) for label in Label], np.float32)[found.labels]
+    enough = found.scores >= spec.needed(found.labels, np.sqrt(geometry.area(found.boxes)))
+    scores = np.where(enough, found.scores, np.minimum(found.scores, _JUST_UNDER * least))
+    return replace(found, scores=scores.astype(np.float32))
+
+
+def tiles(size: Size, side: int) -> list[Window]:
+    """Overlapping square windows that cover a picture: about four along its long side, none smaller than `side`.
+
+    >>> tiles(Size(1920, 1080), 640)[0]
+    (0, 0, 640, 640)
+    """
+    span = max(side, -(-max(size.width, size.height) // 6) * 2)
+    columns, rows = _starts(size.width, span), _starts(size.height, span)
+    return [(x, y, min(x + span, size.width), min(y + span, size.height)) for y in rows for x in columns]
+
+
+def _starts(length: int, span: int) -> list[int]:
+    count = max(1, -(-(length - round(span * TILE_OVERLAP)) // round(span * (1 - TILE_OVERLAP))))
+    last = max(0, length - span)
+    return sorted({round(last * k / max(1, count - 1)) // 2 * 2 for k in range(count)})
+
+
+def join(parts: Sequence[Detections], windows: Sequence[Window]) -> Detections:
+    """What several windows of one frame showed, once each.
+
+    A box that ends at an inner edge of its window goes where another box covers most of it: it is a cut view of
+    the same object. Nothing else is dropped but what NMS drops.
+    """
+    extent = np.array(windows, np.float32).reshape(-1, 4)
+    outer = np.concatenate([extent[:, :2].min(0), extent[:, 2:].max(0)])
+    cut = [
+        ((np.abs(part.boxes - window) < _CUT_PX) & (window != outer)).any(axis=1)
+        for part, window in zip(parts, extent, strict=True)
+    ]
+    found, is_cut = detection.concatenate(parts), np.concatenate(cut)
+    share = (
+        geometry.intersection(found.boxes, found.boxes) / np.maximum(geometry.area(found.boxes), 1)[:, None]
+    )
+    same = found.labels[:, None] == found.labels[None, :]
+    covered = ((share > _COVERED) & same & ~is_cut[None, :]).any(axis=1)
+    return suppress(found.take(~(is_cut & covered)))
+
+
+def suppress(found: Detections, limit: float = NMS_IOU) -> Detections:
+    """Non-maximum suppression within each class; empty boxes go too."""
+    kept: list[NDArray[np.intp]] = []
+    real = geometry.area(found.boxes) > 0
+    for label in np.unique(found.labels):
+        index = np.flatnonzero((found.labels == label) & real)
+        kept.append(index[geometry.nms(found.boxes[index], found.scores[index], limit)])
+    return found.take(np.concatenate(kept)) if kept else detection.none()

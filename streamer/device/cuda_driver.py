@@ -1,0 +1,186 @@
+"""The handful of calls that the CUDA device needs of a driver, and pycuda as the one that makes them.
+
+In tests a library built from the same kernels by g++ stands in for it (tests/device/shim).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.device.dlpack import CUDA
+from streamer.errors import DeviceError
+
+
+class Driver(Protocol):
+    """One GPU with one stream, in whose order everything happens. Every call raises DeviceError if the GPU fails.
+
+    Addresses and sizes are bytes. Calls are made inside of `current()`.
+    """
+
+    name: str  # of the GPU
+    fingerprint: str  # of GPU and driver: engines built for another one are not loaded
+    stream: int  # CUstream handle
+    alignment: int  # of rows of planes
+    device_type: int  # DLPack's name for its memory
+
+    def current(self) -> Any:
+        """A context manager that makes the GPU's context the calling thread's."""
+
+    def allocate(self, size: int) -> int:
+        """The address of new memory."""
+
+    def free(self, address: int) -> None:
+        """Give memory back."""
+
+    def page_locked(self, size: int) -> NDArray[np.uint8]:
+        """Memory of the host that the GPU copies to at full speed."""
+
+    def zero(self, address: int, size: int) -> None:
+        """Clear memory."""
+
+    def upload(self, address: int, pitch: int, host: NDArray[Any]) -> None:
+        """Copy a matrix (rows, bytes) of uint8, contiguous in its rows, to rows `pitch` apart; may be used at once."""
+
+    def download(self, host: NDArray[Any], address: int, pitch: int) -> None:
+        """Copy rows `pitch` apart to a matrix (rows, bytes) of uint8; complete on return."""
+
+    def copy(self, address: int, pitch: int, source: int, source_pitch: int, width: int, rows: int) -> None:
+        """Copy rows of `width` bytes within the GPU."""
+
+    def load(self, image: bytes) -> None:
+        """Make the kernels of a fatbin known to `launch`."""
+
+    def launch(self, kernel: str, grid: tuple[int, int, int], block: tuple[int, int, int], args: Any) -> None:
+        """Start a kernel with one structure, a NumPy record, as its argument."""
+
+    def synchronize(self) -> None:
+        """Wait until all that was started is done."""
+
+    def mark(self) -> Any:
+        """A point in the stream's time."""
+
+    def elapsed_ms(self, begin: Any, end: Any) -> float:
+        """Time between two marks, the second of which was reached."""
+
+
+class PycudaDriver:
+    """The real thing, on the primary context, which PyAV, TensorRT and PyTorch share. See Driver for the calls."""
+
+    def __init__(self, index: int = 0) -> None:
+        """Raises DeviceError if pycuda is not installed or the GPU cannot be used. Ask cuda_probe first."""
+        try:
+            import pycuda.driver as cuda
+        except ImportError as error:
+            raise DeviceError('pycuda is not installed: pip install "streamer-anonymizer[cuda]"') from error
+        self._cuda = cuda
+        self._memory: dict[int, Any] = {}  # pycuda frees an allocation that nobody holds
+        self._modules: list[Any] = []
+        self._functions: dict[str, Any] = {}
+        self.alignment, self.device_type = 256, CUDA
+        with _translated(cuda):
+            cuda.init()
+            device = cuda.Device(index)
+            self._context = device.retain_primary_context()
+            self.name = str(device.name())
+            capability = ".".join(map(str, device.compute_capability()))
+            self.fingerprint = f"{self.name} {capability} driver {cuda.get_driver_version()}"
+        with self.current():
+            self._stream = cuda.Stream()
+            self.stream = int(self._stream.handle)
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """One push and one pop: a thread is left as it was."""
+        with _translated(self._cuda):
+            self._context.push()
+            try:
+                yield
+            finally:
+                self._cuda.Context.pop()
+
+    def allocate(self, size: int) -> int:
+        """Memory that stays until `free`."""
+        memory = self._cuda.mem_alloc(size)
+        self._memory[int(memory)] = memory
+        return int(memory)
+
+    def free(self, address: int) -> None:
+        """Give memory back."""
+        self._memory.pop(address).free()
+
+    def page_locked(self, size: int) -> NDArray[np.uint8]:
+        """pycuda's array, which frees its memory."""
+        locked: NDArray[np.uint8] = self._cuda.pagelocked_empty(size, np.uint8)
+        return locked
+
+    def zero(self, address: int, size: int) -> None:
+        """Clear memory."""
+        self._cuda.memset_d8_async(address, 0, size, self._stream)
+
+    def upload(self, address: int, pitch: int, host: NDArray[Any]) -> None:
+        """From pageable memory: the driver has taken a copy when this returns."""
+        copy = self._copy(host.shape[1], len(host))
+        copy.set_src_host(host)
+        copy.src_pitch = host.strides[0]
+        copy.set_dst_device(address)
+        copy.dst_pitch = pitch
+        copy(self._stream)
+
+    def download(self, host: NDArray[Any], address: int, pitch: int) -> None:
+        """Waits for the stream."""
+        copy = self._copy(host.shape[1], len(host))
+        copy.set_src_device(address)
+        copy.src_pitch = pitch
+        copy.set_dst_host(host)
+        copy.dst_pitch = host.strides[0]
+        copy(self._stream)
+        self._stream.synchronize()
+
+    def copy(self, address: int, pitch: int, source: int, source_pitch: int, width: int, rows: int) -> None:
+        """Rows within the GPU."""
+        copy = self._copy(width, rows)
+        copy.set_src_device(source)
+        copy.src_pitch = source_pitch
+        copy.set_dst_device(address)
+        copy.dst_pitch = pitch
+        copy(self._stream)
+
+    def load(self, image: bytes) -> None:
+        """A fatbin; the driver picks what suits the GPU."""
+        self._modules.append(self._cuda.module_from_buffer(image))
+
+    def launch(self, kernel: str, grid: tuple[int, int, int], block: tuple[int, int, int], args: Any) -> None:
+        """pycuda passes a NumPy record (`np.void`) as it lies in memory."""
+        if kernel not in self._functions:
+            self._functions[kernel] = self._modules[-1].get_function(kernel)
+        self._functions[kernel](args, grid=grid, block=block, stream=self._stream)
+
+    def synchronize(self) -> None:
+        """Wait for the stream."""
+        self._stream.synchronize()
+
+    def mark(self) -> Any:
+        """A CUDA event."""
+        return self._cuda.Event().record(self._stream)
+
+    def elapsed_ms(self, begin: Any, end: Any) -> float:
+        """Between two events."""
+        return float(begin.time_till(end.synchronize()))
+
+    def _copy(self, width: int, rows: int) -> Any:
+        copy = self._cuda.Memcpy2D()
+        copy.width_in_bytes, copy.height = width, rows
+        return copy
+
+
+@contextmanager
+def _translated(cuda: Any) -> Iterator[None]:
+    try:
+        yield
+    except cuda.MemoryError as error:
+        raise DeviceError("the GPU is out of memory: use fewer streams, or a smaller detect.side") from error
+    except cuda.Error as error:
+        raise DeviceError(f"the GPU failed ({error}): nvidia-smi shows its state") from error

@@ -1,0 +1,45 @@
+"""Whether this machine has a usable NVIDIA GPU, asked without anything that crashes where it has none."""
+
+import ctypes
+import ctypes.util
+from dataclasses import dataclass
+
+_NEEDED = 13000  # CUDA version of the driver that our kernels are built for, as the driver counts: 13.0
+
+
+@dataclass(frozen=True, slots=True)
+class DriverFacts:
+    """What the driver says of itself."""
+
+    version: int = 0  # CUDA version that it supports, 1000 * major + 10 * minor; 0 without a driver
+    devices: int = 0
+    problem: str | None = None  # why CUDA cannot be used here, in one line; None if it can
+
+    @property
+    def text(self) -> str:
+        """The version as people write it."""
+        return f"{self.version // 1000}.{self.version % 1000 // 10}"
+
+
+def probe() -> DriverFacts:
+    """Loads libcuda and initialises it; never raises."""
+    try:
+        library = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return DriverFacts(problem="no NVIDIA driver is installed (libcuda.so.1 not found)")
+    code = library.cuInit(0)
+    if code == 100:
+        return DriverFacts(problem="the NVIDIA driver sees no GPU")
+    if code != 0:
+        return DriverFacts(problem=f"the NVIDIA driver does not start (cuInit: error {code})")
+    version, devices = ctypes.c_int(), ctypes.c_int()
+    library.cuDriverGetVersion(ctypes.byref(version))
+    library.cuDeviceGetCount(ctypes.byref(devices))
+    facts = DriverFacts(version.value, devices.value)
+    if facts.devices == 0:
+        return DriverFacts(version.value, 0, "the NVIDIA driver sees no GPU")
+    if facts.version < _NEEDED:
+        return DriverFacts(
+            version.value, devices.value, f"the NVIDIA driver is too old: CUDA {facts.text}, 13.0 is needed"
+        )
+    return facts

@@ -1,0 +1,213 @@
+"""Networks on the GPU through TensorRT: engines built from our ONNX files, kept for the next start.
+
+One code path serves `tensorrt` (10.13 and later) and `tensorrt_rtx`: it uses what all of them have. Networks are
+strongly typed, so the precision is that of the ONNX file; float16 is made by converting the file. Building needs no
+GPU with `tensorrt_rtx`; everything else here does, and TensorRT ends the process where there is no driver: ask
+cuda_probe before.
+"""
+
+import contextlib
+import hashlib
+import importlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.config import Precision
+from streamer.device.cuda_driver import Driver
+from streamer.device.cuda_memory import MOST_VIEWS, DeviceTensor, Memory, Pool
+from streamer.errors import DeviceError, ModelError
+from streamer.models import ModelSpec
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Which inputs an engine takes, and for which it is tuned."""
+
+    least: Shape = (1, 3, 64, 64)
+    usual: Shape = (4, 3, 544, 960)
+    most: Shape = (MOST_VIEWS, 3, 1280, 1280)
+
+
+def backend() -> Any:
+    """The TensorRT module that is installed. Raises DeviceError where there is none."""
+    for name in ("tensorrt", "tensorrt_rtx"):
+        with contextlib.suppress(ImportError):
+            return importlib.import_module(name)
+    raise DeviceError(
+        'TensorRT is not installed: pip install "streamer-anonymizer[tensorrt]", or tensorrt_rtx'
+    )
+
+
+def load(
+    driver: Driver, pool: Pool, spec: ModelSpec, *, folder: Path | None = None, precision: Precision = "fp32"
+) -> "TensorRtSession":
+    """A session for a model, its engine taken from `folder` (ours by default) or built, which takes a while.
+
+    Raises ModelError if TensorRT refuses the network, DeviceError if the engine does not run.
+    """
+    trt, limits = backend(), _limits(spec)
+    key = engine_key(trt, driver.fingerprint, spec, precision, limits)
+    place = (folder or cache_folder()) / f"{key}.engine"
+
+    def build() -> bytes:
+        return build_engine(trt, network_of(spec, precision), limits)
+
+    logger = _logger(trt)
+    runtime = trt.Runtime(logger)
+    for fresh in (False, True):
+        engine = runtime.deserialize_cuda_engine(kept(place, build, fresh=fresh))
+        if engine is not None:
+            return TensorRtSession(driver, pool, engine, (runtime, logger))
+    raise DeviceError(f'the engine of "{spec.name}" does not load ({logger.last or "no reason given"})')
+
+
+def engine_key(trt: Any, fingerprint: str, spec: ModelSpec, precision: Precision, limits: Range) -> str:
+    """Names everything that an engine depends on: it is not portable."""
+    state = (trt.__name__, trt.__version__, fingerprint, spec.sha256, precision, limits)
+    return hashlib.sha256(repr(state).encode()).hexdigest()[:32]
+
+
+def cache_folder() -> Path:
+    """Where engines are kept: an engine can carry code, so DeviceError is raised if others may write there."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(base) / "streamer" / "engines"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state = folder.stat()
+    if state.st_uid != os.getuid() or state.st_mode & 0o022:
+        raise DeviceError(f"others may write to the folder of engines, chmod 700 it: {folder}")
+    return folder
+
+
+def kept(place: Path, build: Callable[[], bytes], *, fresh: bool = False) -> bytes:
+    """The engine at `place`, built if it is not there, damaged, or `fresh`; the file begins with its SHA-256."""
+    if not fresh and place.is_file():
+        data = place.read_bytes()
+        if hashlib.sha256(data[32:]).digest() == data[:32]:
+            return data[32:]
+    engine = build()
+    part = place.with_suffix(f".{os.getpid()}.part")
+    with contextlib.suppress(OSError):  # a full disk only costs the next start its time
+        try:
+            part.write_bytes(hashlib.sha256(engine).digest() + engine)
+            part.replace(place)
+        finally:
+            part.unlink(missing_ok=True)
+    return engine
+
+
+def network_of(spec: ModelSpec, precision: Precision) -> bytes:
+    """The model's ONNX file, its weights and arithmetic in float16 if asked (inputs and outputs stay float32)."""
+    data = spec.weights.read_bytes()
+    if precision == "fp32":
+        return data
+    try:
+        import onnx
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+    except ImportError as error:
+        raise ModelError('engines in fp16 need onnx: pip install "streamer-anonymizer[tensorrt]"') from error
+    half = convert_float_to_float16(onnx.load_model_from_string(data), keep_io_types=True)
+    return bytes(half.SerializeToString())
+
+
+def build_engine(trt: Any, network: bytes, limits: Range) -> bytes:
+    """A serialized engine for a network whose free sides lie within `limits`. Raises ModelError."""
+    logger = _logger(trt)
+    builder = trt.Builder(logger)
+    kinds = trt.NetworkDefinitionCreationFlag
+    flags = [
+        int(getattr(kinds, name)) for name in ("EXPLICIT_BATCH", "STRONGLY_TYPED") if hasattr(kinds, name)
+    ]
+    definition = builder.create_network(sum(1 << flag for flag in set(flags)))
+    parser = trt.OnnxParser(definition, logger)
+    if not parser.parse(network):
+        reasons = "; ".join(parser.get_error(at).desc() for at in range(parser.num_errors))
+        raise ModelError(f"TensorRT does not understand the network: {' '.join(reasons.split())}")
+    config, profile = builder.create_builder_config(), builder.create_optimization_profile()
+    source = definition.get_input(0)
+    sides = [
+        tuple(wanted if side == -1 else side for side, wanted in zip(source.shape, shape, strict=True))
+        for shape in (limits.least, limits.usual, limits.most)
+    ]
+    profile.set_shape(source.name, *sides)
+    config.add_optimization_profile(profile)
+    engine = builder.build_serialized_network(definition, config)
+    if engine is None:
+        raise ModelError(f"TensorRT cannot build the network: {logger.last or 'no reason given'}")
+    return bytes(engine)
+
+
+class TensorRtSession:
+    """A network on the GPU; one call at a time."""
+
+    def __init__(self, driver: Driver, pool: Pool, engine: Any, owners: Any = None) -> None:
+        """`owners` must live as long as the engine. Raises DeviceError if its context does not fit in memory."""
+        self._driver = driver
+        self._pool = pool
+        self._owners = owners
+        self._engine = engine
+        self._context = engine.create_execution_context()
+        if self._context is None:
+            raise DeviceError("the network does not fit in the GPU's memory: use a smaller detect.side")
+        names = [engine.get_tensor_name(at) for at in range(engine.num_io_tensors)]
+        inputs = [name for name in names if engine.get_tensor_mode(name).name == "INPUT"]
+        self._input, self._outputs = inputs[0], [name for name in names if name not in inputs]
+        self._memory: dict[str, Memory] = {}
+
+    def __call__(self, batch: DeviceTensor) -> Sequence[NDArray[np.float32]]:
+        """Outputs in the model's order, on the host; new arrays at each call.
+
+        Raises ModelError if the batch's shape is outside of what the engine was built for, DeviceError if it fails.
+        """
+        with self._driver.current():
+            if not self._context.set_input_shape(self._input, batch.shape):
+                raise ModelError(
+                    f"the GPU's engine takes no view of {batch.shape}: use a smaller detect.side"
+                )
+            self._context.set_tensor_address(self._input, batch.address)
+            hosts = [
+                np.empty(tuple(self._context.get_tensor_shape(name)), np.float32) for name in self._outputs
+            ]
+            for name, host in zip(self._outputs, hosts, strict=True):
+                self._context.set_tensor_address(name, self._room(name, host.nbytes).address)
+            if not self._context.execute_async_v3(self._driver.stream):
+                raise DeviceError("the network failed on the GPU: nvidia-smi shows its state")
+            for name, host in zip(self._outputs, hosts, strict=True):
+                flat = host.reshape(1, -1).view(np.uint8)
+                self._driver.download(flat, self._memory[name].address, flat.shape[1])
+        return hosts
+
+    def _room(self, name: str, size: int) -> Memory:
+        memory = self._memory.get(name)
+        if memory is None or memory.size != size:
+            memory = self._memory[name] = self._pool.take(size)
+        return memory
+
+
+def _limits(spec: ModelSpec) -> Range:
+    if spec.side is None:
+        return Range()
+    side = spec.side
+    return Range((1, 3, side, side), (4, 3, side, side), (MOST_VIEWS, 3, side, side))
+
+
+def _logger(trt: Any) -> Any:
+    """A logger of TensorRT that keeps its last error instead of printing."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.last = ""
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.last = " ".join(message.split())
+
+    return Logger()

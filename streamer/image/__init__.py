@@ -1,0 +1,1 @@
+"""The modules that know image files, URLs and base64."""

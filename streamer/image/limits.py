@@ -1,0 +1,21 @@
+"""What a picture may cost before it is refused."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ImageLimits(BaseModel):
+    """Bounds that hold before a picture is decoded; the defaults suit an open server."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    max_bytes: Annotated[int, Field(ge=1)] = 32 << 20  # of the encoded picture
+    max_pixels: Annotated[int, Field(ge=1, le=178_000_000)] = (
+        64_000_000  # width times height, read from the header
+    )
+    max_scans: Annotated[int, Field(ge=1)] = 100  # passes of a progressive JPEG
+    urls: bool = True  # whether pictures are fetched from URLs at all
+    fetch_s: Annotated[float, Field(gt=0, le=300)] = 10.0  # for a URL from name look-up to last byte
+    max_redirects: Annotated[int, Field(ge=0, le=20)] = 3
+    private_urls: bool = False  # whether a URL may point into a private network or at this machine

@@ -1,0 +1,236 @@
+"""Image files to samples and back: what is kept, what is brought upright, what is left behind.
+
+# Note [What travels]
+Only samples travel from the file that came in to the file that goes out, with the quantisation tables and
+chroma sampling of a JPEG. Metadata, thumbnails, further pictures, colour profiles and whatever trails behind
+are never copied, because the output is written anew. EXIF orientation is applied to the samples. Samples
+under a colour profile other than sRGB are converted to sRGB, so that leaving the profile behind does not
+change how they look (16-bit samples stay as they are).
+"""
+
+import io
+import re
+import struct
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageFile, JpegImagePlugin, UnidentifiedImageError
+
+from streamer.errors import DamagedError, InputError, OutputError, TooLargeError, UnsupportedError
+from streamer.image.limits import ImageLimits
+
+Format = Literal["JPEG", "PNG"]
+
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")  # what is read
+MEDIA_TYPES: dict[Format, str] = {"JPEG": "image/jpeg", "PNG": "image/png"}
+EXTENSIONS: dict[Format, str] = {"JPEG": "jpg", "PNG": "png"}
+
+_LOSSY = ("JPEG", "MPO", "WEBP", "AVIF")
+_ORIENTATION = 0x0112  # EXIF tag
+_START_OF_SCAN = b"\xff\xda"
+
+
+@dataclass(frozen=True, slots=True)
+class JpegStyle:
+    """How a JPEG is compressed."""
+
+    tables: tuple[
+        tuple[int, ...], ...
+    ] = ()  # 64 values for luma, Cb and Cr (the last serves the rest); () is quality 90
+    sampling: int = 2  # 0 is 4:4:4, 1 is 4:2:2, 2 is 4:2:0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """One upright picture as samples; nobody writes into them."""
+
+    samples: NDArray[Any]  # (H, W, 1 or 3) uint8 or uint16: grey or RGB
+    alpha: NDArray[Any] | None  # (H, W, 1), same type
+    format: Format  # of the file that it becomes
+    jpeg: JpegStyle = JpegStyle()
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        return int(self.samples.shape[1])
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        return int(self.samples.shape[0])
+
+
+def decode(data: bytes, limits: ImageLimits) -> Picture:
+    """The first picture of an image file, upright.
+
+    The size is read from the header and held against `limits.max_pixels` before anything is decoded. Raises
+    UnsupportedError, DamagedError or TooLargeError.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check(image, data, limits)
+            samples, alpha = _deep(image, data) if _is_deep(image) else _shallow(image)
+            orientation = _orientation(image)
+            style = _jpeg_style(image)
+            lossy = image.format in _LOSSY and alpha is None
+    except InputError:
+        raise
+    except UnidentifiedImageError as error:
+        raise UnsupportedError(
+            f"not a picture that is read here; send one of {', '.join(FORMATS)}"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise _too_many_pixels(limits) from error
+    except Exception as error:  # decoders raise anything at all on broken files
+        raise DamagedError(f"the picture is cut short or broken ({type(error).__name__})") from error
+    return Picture(
+        _upright(samples, orientation),
+        None if alpha is None else _upright(alpha, orientation),
+        "JPEG" if lossy else "PNG",
+        style,
+    )
+
+
+def from_array(array: NDArray[Any], limits: ImageLimits) -> Picture:
+    """A picture from grey (H, W), RGB (H, W, 3) or RGBA (H, W, 4) samples, uint8 or uint16; does not copy."""
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.dtype not in (np.uint8, np.uint16) or array.ndim != 3 or array.shape[2] not in (1, 3, 4):
+        raise UnsupportedError("an array must be (H, W), (H, W, 3) or (H, W, 4) of uint8 or uint16")
+    height, width, channels = array.shape
+    if not height or not width:
+        raise UnsupportedError("the picture is empty")
+    if height * width > limits.max_pixels:
+        raise _too_many_pixels(limits)
+    alpha = array[:, :, 3:] if channels == 4 else None
+    return Picture(array[:, :, : min(channels, 3)], alpha, "PNG")
+
+
+def write(picture: Picture) -> bytes:
+    """The file of a picture: see Note [What travels]. Raises OutputError."""
+    try:
+        return _write_jpeg(picture) if picture.format == "JPEG" else _write_png(picture)
+    except (OSError, ValueError, cv2.error) as error:
+        raise OutputError(
+            f"the result cannot be written as {picture.format} ({type(error).__name__})"
+        ) from error
+
+
+def _check(image: Image.Image, data: bytes, limits: ImageLimits) -> None:
+    if image.width * image.height > limits.max_pixels:
+        raise _too_many_pixels(limits)
+    if image.format in ("JPEG", "MPO") and data.count(_START_OF_SCAN) > limits.max_scans:
+        raise TooLargeError(f"the JPEG has more than {limits.max_scans} scans")
+
+
+def _too_many_pixels(limits: ImageLimits) -> TooLargeError:
+    return TooLargeError(f"the picture has more than {limits.max_pixels} pixels")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except (OSError, ValueError, TypeError, KeyError, SyntaxError, struct.error):
+        return 1  # broken EXIF is left behind with the rest
+
+
+def _upright(samples: NDArray[Any], orientation: int) -> NDArray[Any]:
+    turned = {
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.swapaxes(0, 1),
+        6: lambda a: a[::-1].swapaxes(0, 1),
+        7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+        8: lambda a: a[:, ::-1].swapaxes(0, 1),
+    }
+    return np.ascontiguousarray(turned[orientation](samples)) if orientation in turned else samples
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether the samples have 16 bits, which Pillow would cut down to 8 for colour."""
+    assert isinstance(image, ImageFile.ImageFile)  # it was opened, not made
+    return image.format in ("PNG", "TIFF") and any(
+        re.search(r"16[BLNS]?(?!\d)", str(tile[3][0] if isinstance(tile[3], tuple) else tile[3]))
+        for tile in image.tile
+    )
+
+
+def _deep(image: Image.Image, data: bytes) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    image.load()  # raises on a file that is cut short, which OpenCV would fill up
+    samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if samples is None or samples.dtype != np.uint16:
+        raise DamagedError("the picture's 16-bit samples cannot be read")
+    if samples.ndim == 2:
+        return samples[:, :, None], None
+    colour = cv2.cvtColor(samples[:, :, :3], cv2.COLOR_BGR2RGB)
+    return colour, np.array(samples[:, :, 3:]) if samples.shape[2] == 4 else None
+
+
+def _shallow(image: Image.Image) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        raise UnsupportedError("pictures of 32-bit or floating point samples are not read")
+    image.load()
+    profile = image.info.get("icc_profile")
+    grey = image.mode in ("1", "L", "LA", "La")
+    if image.has_transparency_data:
+        image = image.convert("LA" if grey else "RGBA")
+        alpha = np.array(image.getchannel("A"))[:, :, None]
+    else:
+        alpha = None
+    image = _in_srgb(image, profile) if profile and not grey else image
+    mode = "L" if grey else "RGB"
+    samples = np.asarray(image if image.mode == mode else image.convert(mode))
+    return (samples[:, :, None] if grey else samples), alpha
+
+
+def _in_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """The picture's colours in sRGB; a profile that cannot be read counts as sRGB."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(source).lower():
+            return image
+        base = image.convert("RGB") if image.mode not in ("RGB", "CMYK") else image
+        found = ImageCms.profileToProfile(base, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return image
+    return found if found is not None else image
+
+
+def _jpeg_style(image: Image.Image) -> JpegStyle:
+    if not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return JpegStyle()
+    tables = [tuple(image.quantization[component[3]]) for component in image.layer][:3]
+    while len(tables) > 2 and tables[-1] == tables[-2]:
+        tables.pop()  # the last table serves the remaining components
+    sampling = JpegImagePlugin.get_sampling(image)
+    return JpegStyle(tuple(tables), sampling if sampling in (0, 1, 2) else 0)
+
+
+def _write_jpeg(picture: Picture) -> bytes:
+    file = io.BytesIO()
+    grey = picture.samples.shape[2] == 1
+    image = Image.fromarray(picture.samples[:, :, 0] if grey else picture.samples)
+    options: dict[str, Any] = {} if grey else {"subsampling": picture.jpeg.sampling}
+    if picture.jpeg.tables:
+        options["qtables"] = [list(table) for table in picture.jpeg.tables[: 1 if grey else 3]]
+    else:
+        options["quality"] = 90
+    image.save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def _write_png(picture: Picture) -> bytes:
+    samples = picture.samples
+    if samples.shape[2] == 3:
+        samples = cv2.cvtColor(samples, cv2.COLOR_RGB2BGR)
+    if picture.alpha is not None:
+        colour = samples if samples.shape[2] == 3 else np.repeat(samples, 3, axis=2)
+        samples = np.concatenate([colour, picture.alpha], axis=2)
+    ok, data = cv2.imencode(".png", samples)
+    if not ok:
+        raise ValueError("not encoded")
+    return data.tobytes()

@@ -1,0 +1,1 @@
+"""Live streams: cameras in, protected streams out, for weeks."""

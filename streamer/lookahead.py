@@ -1,0 +1,203 @@
+"""A window over the next moments, so that what is found late is masked early."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer import boxes as geometry
+from streamer.boxes import Boxes
+from streamer.config import TrackPolicy
+from streamer.motion import Motion
+from streamer.tracking import Tracks
+
+T = TypeVar("T")
+
+_GROWTH_PER_S = 0.5  # a box carried back grows by this share of its sides in a second
+_STRIDE_S = 0.1  # frames this close are followed two at a time; the one between gets the hull of both boxes
+_SLOW = 1.5  # small pixels per frame below which boxes are followed so; flow loses what is faster
+_VISIBLE = 0.1  # share of a box that must lie in the picture
+_COVERED = 0.9  # share of a box under another one that makes it needless
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ready(Generic[T]):
+    """One item whose future has been seen, and what to mask in it."""
+
+    item: T
+    ids: NDArray[np.int64]  # (m,) track ids
+    boxes: Boxes  # (m, 4) frame pixels; may reach over the border
+    labels: NDArray[np.uint8]  # (m,) Label values
+    scores: NDArray[np.float32]  # (m,) of the last detection, for early ones of the first
+    early: NDArray[np.bool_]  # (m,) masked before its first detection
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def nothing_in(item: T) -> Ready[T]:
+    """An item without anything to mask in it."""
+    none = np.zeros(0, np.int64)
+    return Ready(
+        item,
+        none,
+        np.zeros((0, 4), np.float32),
+        none.astype(np.uint8),
+        none.astype(np.float32),
+        none.astype(np.bool_),
+    )
+
+
+@dataclass(slots=True, eq=False)
+class _Moment(Generic[T]):
+    item: T
+    tracks: Tracks
+    motion: Motion
+    at_s: float
+    boxes: Boxes = field(init=False)  # of `tracks`, widened by what came later
+    early: list[tuple[int, NDArray[np.float32], int, float]] = field(
+        default_factory=list
+    )  # id box label score
+
+    def __post_init__(self) -> None:
+        self.boxes = self.tracks.boxes.copy()
+
+    def ready(self) -> Ready[T]:
+        tracks, early = self.tracks, self.early
+        late = np.zeros(len(tracks), np.bool_)
+        return Ready(
+            self.item,
+            np.concatenate([tracks.ids, np.array([row[0] for row in early], np.int64)]),
+            np.concatenate([self.boxes, np.array([row[1] for row in early], np.float32).reshape(-1, 4)]),
+            np.concatenate([tracks.labels, np.array([row[2] for row in early], np.uint8)]),
+            np.concatenate([tracks.scores, np.array([row[3] for row in early], np.float32)]),
+            np.concatenate([late, np.ones(len(early), np.bool_)]),
+        )
+
+
+class LookAhead(Generic[T]):
+    """Holds items back for `look_ahead_s` and masks new tracks in them back to where they entered.
+
+    Holds at most `most` items, whatever the clock says.
+    """
+
+    def __init__(self, policy: TrackPolicy, *, most: int = 64) -> None:
+        self.early_tracks = 0  # masked before their first detection, for the report
+        self.early_boxes = 0  # so many boxes on all frames together
+        self._ahead_s = policy.look_ahead_s
+        self._most = max(1, most)
+        self._window: deque[_Moment[T]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._window)
+
+    def push(self, item: T, tracks: Tracks, motion: Motion, *, at_s: float) -> list[Ready[T]]:
+        """Add one frame; the frames whose future is now known, oldest first.
+
+        `motion` leads from the frame of the last call to this one. Where time runs backward, all earlier
+        frames are ready at once.
+        """
+        out = self.flush() if self._window and at_s < self._window[-1].at_s else []
+        self._window.append(_Moment(item, tracks, motion, at_s))
+        if self._ahead_s > 0:
+            self._spread_drift()
+            self._carry_back()
+        while self._window and (
+            at_s - self._window[0].at_s >= self._ahead_s - 1e-6 or len(self._window) > self._most
+        ):
+            out.append(self._window.popleft().ready())
+        return out
+
+    def flush(self) -> list[Ready[T]]:
+        """All frames still held, oldest first: the stream has ended."""
+        out = [moment.ready() for moment in self._window]
+        self._window.clear()
+        return out
+
+    def _carry_back(self) -> None:
+        """Follow the tracks born on the newest frame back through the window."""
+        newest = self._window[-1].tracks
+        born = np.flatnonzero(newest.born)
+        boxes = newest.boxes[born]
+        helped: set[int] = set()
+        index, slow = len(self._window) - 1, False
+        while index > 0 and len(born):
+            motion, first = self._leading_to(index, strides=slow)
+            if motion.cut:
+                break
+            moved = motion.backward(boxes)
+            slow = bool((np.abs(moved - boxes) < _SLOW * (index - first) / motion.scale).all())
+            step = max(0.0, self._window[index].at_s - self._window[first].at_s)
+            moved = geometry.grow(moved, _GROWTH_PER_S * step)
+            for between in range(first + 1, index):
+                helped |= self._mask_early(self._window[between], newest, born, _hulls(boxes, moved))
+            inside = _visible(moved, motion.size)
+            born, boxes, index = born[inside], moved[inside], first
+            helped |= self._mask_early(self._window[index], newest, born, boxes)
+        self.early_tracks += len(helped)
+
+    def _leading_to(self, index: int, *, strides: bool) -> tuple[Motion, int]:
+        """A motion that ends on a moment of the window, over two close frames if `strides`, and where it begins."""
+        motion = self._window[index].motion
+        if strides and index > 1:
+            before = self._window[index - 1].motion
+            span = self._window[index].at_s - self._window[index - 2].at_s
+            if 0 < span <= _STRIDE_S and not before.cut and before.before.shape == motion.now.shape:
+                return motion.after(before), index - 2
+        return motion, index - 1
+
+    def _mask_early(
+        self, moment: _Moment[T], tracks: Tracks, born: NDArray[np.intp], boxes: Boxes
+    ) -> set[int]:
+        """Add the boxes of the `born` rows of `tracks` that nothing hides yet to a moment; which rows these were."""
+        bare = ~_hidden_already(boxes, tracks.labels[born], moment.boxes, moment.tracks.labels)
+        rows = born[bare].tolist()
+        for row, box in zip(rows, boxes[bare], strict=True):
+            entry = (int(tracks.ids[row]), box, int(tracks.labels[row]), float(tracks.scores[row]))
+            moment.early.append(entry)
+        self.early_boxes += len(rows)
+        return set(rows)
+
+    def _spread_drift(self) -> None:
+        """Where a detection moved an estimate, correct the unseen frames before it by their share."""
+        newest = self._window[-1]
+        drifted = np.flatnonzero((newest.tracks.unseen_s == 0) & ~newest.tracks.born)
+        for row in drifted.tolist():
+            self._spread_one(int(newest.tracks.ids[row]), newest.tracks.drift[row])
+
+    def _spread_one(self, track_id: int, drift: NDArray[np.float32]) -> None:
+        rows: list[tuple[_Moment[T], int]] = []
+        for index in range(len(self._window) - 2, -1, -1):
+            moment = self._window[index]
+            at = np.flatnonzero(moment.tracks.ids == track_id)
+            if not len(at) or moment.tracks.unseen_s[at[0]] == 0:
+                break
+            rows.append((moment, int(at[0])))
+        for nearness, (moment, row) in enumerate(rows):
+            share = 1 - (nearness + 1) / (len(rows) + 1)
+            moment.boxes[row] = _hull(moment.boxes[row], moment.tracks.boxes[row] + drift * share)
+
+
+def _hulls(first: Boxes, second: Boxes) -> Boxes:
+    low, high = np.minimum(first[:, :2], second[:, :2]), np.maximum(first[:, 2:], second[:, 2:])
+    return np.concatenate([low, high], axis=1)
+
+
+def _hull(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.concatenate([np.minimum(first[:2], second[:2]), np.maximum(first[2:], second[2:])])
+
+
+def _visible(boxes: Boxes, size: tuple[float, float]) -> NDArray[np.bool_]:
+    inside = np.clip(boxes, 0, (*size, *size)).astype(np.float32)
+    return np.asarray(geometry.area(inside) > _VISIBLE * geometry.area(boxes))
+
+
+def _hidden_already(
+    boxes: Boxes, labels: NDArray[np.uint8], others: Boxes, other_labels: NDArray[np.uint8]
+) -> NDArray[np.bool_]:
+    """Which boxes (n,) lie under one of the others of their label."""
+    shared = geometry.intersection(boxes, others)
+    shared[labels[:, None] != other_labels[None]] = 0
+    return np.asarray(shared.max(axis=1, initial=0) >= _COVERED * geometry.area(boxes))

@@ -1,0 +1,1 @@
+"""The modules that know PyAV: sources, sinks and pictures."""

@@ -1,0 +1,146 @@
+"""Which encoder a file gets, and with which options: what users of ffmpeg would expect, chosen by opening it."""
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.codec.context import Flags
+
+from streamer.config import OutputPolicy
+from streamer.errors import ConfigError, OutputError
+from streamer.frame import Color, Size
+
+CONTAINERS = {
+    ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".flv": "flv",
+    ".ts": "mpegts", ".mts": "mpegts", ".m2ts": "mpegts",
+}  # fmt: skip
+_CODECS = {
+    "matroska": ("h264", "hevc", "av1", "vp9"),
+    "mp4": ("h264", "hevc", "av1", "vp9"),
+    "mov": ("h264", "hevc"),
+    "mpegts": ("h264", "hevc"),
+    "webm": ("vp9", "av1"),
+}
+_OTHER = ("h264",)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One way to encode a codec."""
+
+    encoder: str  # FFmpeg's name
+    pixel_format: str
+    crf: int
+    preset: str
+    presets: tuple[str, ...]
+    preset_option: str = "preset"
+    options: dict[str, str] = field(default_factory=dict)
+    quality_option: str = "crf"
+
+
+_X26X = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+RECIPES = {
+    "h264": Recipe("libx264", "nv12", 23, "veryfast", _X26X),
+    "hevc": Recipe("libx265", "yuv420p", 26, "superfast", _X26X, options={"x265-params": "log-level=error"}),
+    "av1": Recipe("libsvtav1", "yuv420p", 32, "10", tuple(map(str, range(14)))),
+    "vp9": Recipe(
+        "libvpx-vp9", "yuv420p", 32, "6", tuple(map(str, range(9))), "cpu-used",
+        {"b": "0", "deadline": "realtime", "row-mt": "1"},
+    ),
+}  # fmt: skip
+_NVENC: dict[str, str] = {"rc": "vbr", "b": "0", "tune": "hq"}
+NVENC = {  # `cuda`: pictures in the GPU's memory
+    "h264": Recipe("h264_nvenc", "cuda", 23, "p4", (), quality_option="cq", options=_NVENC),
+    "hevc": Recipe("hevc_nvenc", "cuda", 26, "p4", (), quality_option="cq", options=_NVENC),
+    "av1": Recipe("av1_nvenc", "cuda", 32, "p4", (), quality_option="cq", options=_NVENC),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What every frame of a stretch has in common."""
+
+    size: Size
+    time_base: Fraction
+    rate: Fraction
+    color: Color
+    sample_aspect_ratio: Fraction = Fraction(1)
+    top_field_first: bool | None = None  # None: progressive
+
+
+def container_of(path: Path) -> str:
+    """FFmpeg's name of the container that the file name asks for. Raises ConfigError for an unknown ending."""
+    name = CONTAINERS.get(path.suffix.lower())
+    if name is None:
+        raise ConfigError(f"no container is known for this ending; use one of {' '.join(CONTAINERS)}: {path}")
+    return name
+
+
+def codec_of(container: str, policy: OutputPolicy) -> str:
+    """The codec that the policy asks for, or the container's first choice. Raises ConfigError if it cannot hold it."""
+    allowed = _CODECS.get(container, _OTHER)
+    codec = policy.codec or allowed[0]
+    if codec not in allowed:
+        raise ConfigError(f"{container} cannot hold {codec} everywhere; it takes {', '.join(allowed)}")
+    return codec
+
+
+def planes_size(codec: str, size: Size) -> Size:
+    """The size that is encoded: H.264 and HEVC know only even sizes in 4:2:0, the others any."""
+    return size.even if codec in ("h264", "hevc") else size
+
+
+def options_of(codec: str, policy: OutputPolicy, shape: Shape) -> dict[str, str]:
+    """The options of the encoder on the cores. Raises ConfigError for a preset that it does not know."""
+    recipe = RECIPES[codec]
+    preset = policy.preset or recipe.preset
+    if preset not in recipe.presets:
+        raise ConfigError(f'{codec} has no preset "{preset}"; it has {" ".join(recipe.presets)}')
+    options = _options(recipe, policy, preset)
+    if shape.top_field_first is not None and codec == "h264":
+        options["x264-params"] = "tff=1" if shape.top_field_first else "bff=1"
+    return options
+
+
+def gpu_options(codec: str, policy: OutputPolicy) -> dict[str, str]:
+    """The options of NVENC, whose constant quality takes the place of x264's."""
+    return _options(NVENC[codec], policy, NVENC[codec].preset)
+
+
+def _options(recipe: Recipe, policy: OutputPolicy, preset: str) -> dict[str, str]:
+    quality = str(recipe.crf if policy.crf is None else policy.crf)
+    return {**recipe.options, recipe.preset_option: preset, recipe.quality_option: quality}
+
+
+def set_up(context: av.VideoCodecContext, codec: str, shape: Shape, pixel_format: str | None = None) -> None:
+    """Tell the encoder what it will be given; `pixel_format` where it is not what the cores' encoder takes."""
+    size = planes_size(codec, shape.size)
+    context.width, context.height = size.width, size.height
+    context.pix_fmt = pixel_format or RECIPES[codec].pixel_format
+    context.time_base = shape.time_base
+    context.framerate = shape.rate
+    context.sample_aspect_ratio = shape.sample_aspect_ratio
+    color = shape.color
+    context.color_range = 2 if color.full_range else 1
+    context.colorspace = color.matrix
+    context.color_primaries = color.primaries
+    context.color_trc = color.transfer
+    context.thread_type = "AUTO"
+
+
+def open_encoder(codec: str, policy: OutputPolicy, shape: Shape, *, set_id: int) -> av.VideoCodecContext:
+    """A free-standing H.264 encoder whose parameter sets carry the id `set_id` and stand in its extradata."""
+    context = av.VideoCodecContext.create(RECIPES[codec].encoder, "w")
+    assert isinstance(context, av.VideoCodecContext)
+    set_up(context, codec, shape)
+    options = options_of(codec, policy, shape)
+    extra = f"sps-id={set_id}"
+    options["x264-params"] = f"{options['x264-params']}:{extra}" if "x264-params" in options else extra
+    context.options = options
+    context.flags |= Flags.global_header
+    try:
+        context.open()
+    except (av.error.FFmpegError, ValueError) as error:
+        raise OutputError(f"the encoder {RECIPES[codec].encoder} cannot be opened: {error}") from error
+    return context

@@ -1,0 +1,204 @@
+"""Video on the GPU: whether NVDEC and NVENC work, found out by trying, and frames that never leave it.
+
+# Note [GPU pictures]
+A picture that NVDEC decoded lies in a surface of the decoder, as a reference frame does: `own` takes our copy of its
+planes, GPU to GPU. NVENC is told of one address and one pitch and takes what lies behind luma for chroma, whatever
+the picture says: two planes from two places would put somebody else's memory, perhaps a raw picture, into the
+video. So it gets `surface`, a copy of the masked planes in one block, which lives until FFmpeg lets go of it. Both
+sides use the primary CUDA context, as `streamer.device.cuda_driver` does, and NVENC our stream.
+"""
+
+import io
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.codec.hwaccel import HWAccel
+from av.video.frame import CudaContext
+
+from streamer.config import OutputPolicy
+from streamer.device.base import VideoMemory
+from streamer.errors import InputError, StreamerError
+from streamer.frame import Frame, Size
+from streamer.media.encoders import NVENC, RECIPES, Shape, gpu_options, set_up
+from streamer.media.picture import Timing, color_of, is_mirrored, stamp, turn_of
+
+_SIDE = 256  # pixels of the pictures that are tried; NVENC refuses very small ones
+ON_CORES = "decoded on the cores"
+_FAILURES = (av.error.FFmpegError, OSError, RuntimeError, ValueError, NotImplementedError)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Whether something works here, and what it said."""
+
+    works: bool
+    reason: str
+
+
+def try_decoding(codec: str = "h264") -> Answer:
+    """Decode a short clip of our own on NVDEC."""
+    try:
+        clip = _clip({"h264": "libx264", "hevc": "libx265"}[codec])
+        with av.open(clip, "r", hwaccel=_on_gpu()) as container:
+            picture = next(container.decode(video=0))
+    except (*_FAILURES, StopIteration, KeyError) as error:
+        return Answer(False, f"NVDEC does not decode {codec} here ({_words(error)})")
+    if picture.format.name != "cuda":
+        return Answer(False, f"NVDEC left {codec} to the CPU ({picture.format.name})")
+    return Answer(True, f"NVDEC decodes {codec}")
+
+
+def try_encoding(codec: str = "h264") -> Answer:
+    """Encode a picture with NVENC; chips such as A100, H100 and H200 have none."""
+    try:
+        context = av.CodecContext.create(NVENC[codec].encoder, "w")
+        context.width = context.height = _SIDE  # type: ignore[attr-defined]
+        context.pix_fmt = "nv12"  # type: ignore[attr-defined]
+        context.time_base, context.framerate = Fraction(1, 25), Fraction(25)  # type: ignore[attr-defined]
+        picture = av.VideoFrame(_SIDE, _SIDE, "nv12")
+        picture.pts = 0
+        packets = [*context.encode(picture), *context.encode(None)]  # type: ignore[attr-defined]
+    except (*_FAILURES, KeyError) as error:
+        return Answer(False, f"NVENC does not encode {codec} here ({_words(error)})")
+    return Answer(bool(packets), f"NVENC encodes {codec}" if packets else f"NVENC made nothing of {codec}")
+
+
+def try_file(path: Path) -> Answer:
+    """Whether NVDEC decodes the first picture of this very file into what `frame_on_gpu` takes."""
+    try:
+        with open_on_gpu(path) as container:
+            stream = container.streams.best("video")
+            picture = next(container.decode(stream)) if stream is not None else None
+    except (*_FAILURES, InputError, StopIteration) as error:
+        return Answer(False, f"{ON_CORES}: NVDEC does not take it ({_words(error)})")
+    assert picture is None or isinstance(picture, av.VideoFrame)
+    problem = "no video stream" if picture is None else _misfit(picture, None)
+    if problem is not None:
+        return Answer(False, f"{ON_CORES}: NVDEC is not for it ({problem})")
+    return Answer(True, "decoded by NVDEC")
+
+
+def open_on_gpu(path: Path) -> av.container.InputContainer:
+    """A file whose video is decoded by NVDEC into GPU memory; see `frame_on_gpu`.
+
+    Raises InputError with what NVDEC says: it takes some codecs, sizes and formats and not others. Whether it takes
+    this stream may show only at its first picture.
+    """
+    try:
+        return av.open(f"file:{path}", metadata_errors="replace", hwaccel=_on_gpu())
+    except _FAILURES as error:
+        raise InputError(f"NVDEC does not take it ({_words(error)}); decode on the CPU: {path}") from error
+
+
+def suits(picture: av.VideoFrame, size: Size | None) -> bool:
+    """Whether `frame_on_gpu` takes the picture of a stream of that size (None: any)."""
+    return _misfit(picture, size) is None
+
+
+def _misfit(picture: av.VideoFrame, size: Size | None) -> str | None:
+    samples = picture.sw_format
+    if picture.format.name != "cuda" or samples is None or samples.name != "nv12":
+        return f"{samples.name if samples else picture.format.name} samples"
+    if picture.width % 2 or picture.height % 2:
+        return f"an odd size, {picture.width} x {picture.height}"
+    if turn_of(picture) or is_mirrored(picture):
+        return "a rotated picture"
+    if size is not None and size != Size(picture.width, picture.height):
+        return "another size than before"
+    return None
+
+
+def frame_on_gpu(picture: av.VideoFrame, timing: Timing, memory: VideoMemory) -> Frame:
+    """Our copy, on the GPU, of a picture that NVDEC decoded. See Note [GPU pictures].
+
+    Raises InputError for a picture that does not suit: it takes the way through the CPU. Raises DeviceError.
+    """
+    problem = _misfit(picture, None)
+    if problem is not None:
+        raise InputError(f"a picture that is not for this way ({problem})")
+    size = Size(picture.width, picture.height)
+    luma, chroma = (memory.own(plane) for plane in picture.planes)
+    return Frame(
+        luma, chroma, size, timing.index, timing.pts, timing.time_base, color_of(picture), timing.duration
+    )
+
+
+class GpuPictures:
+    """Masked frames as pictures for one NVENC encoder."""
+
+    def __init__(self, memory: VideoMemory) -> None:
+        self._memory = memory
+        self._context = CudaContext(0, primary_ctx=True, cuda_stream=memory.stream)
+
+    def picture_on_gpu(self, frame: Frame) -> av.VideoFrame:
+        """A copy of the frame where NVENC finds it. See Note [GPU pictures]. Raises DeviceError."""
+        surface = self._memory.surface(frame)
+        picture = av.VideoFrame.from_dlpack(surface, format="nv12", cuda_context=self._context)
+        stamp(picture, frame)
+        return picture
+
+
+def try_encoder(codec: str, policy: OutputPolicy, shape: Shape, memory: VideoMemory) -> Answer:
+    """Whether NVENC encodes pictures of this very shape from GPU memory, tried with one that is black."""
+    problem = _not_for_nvenc(codec, policy, shape)
+    if problem is None:
+        try:
+            made = _one_picture(codec, policy, shape, GpuPictures(memory))
+            problem = None if made else "it made nothing"
+        except (*_FAILURES, StreamerError) as error:
+            problem = _words(error)
+    if problem is not None:
+        return Answer(False, f"encoded on the cores by {RECIPES[codec].encoder}: no NVENC ({problem})")
+    return Answer(True, f"encoded by NVENC ({NVENC[codec].encoder})")
+
+
+def _not_for_nvenc(codec: str, policy: OutputPolicy, shape: Shape) -> str | None:
+    if codec not in NVENC:
+        return f"it knows no {codec}"
+    if policy.preset is not None:
+        return f'the preset "{policy.preset}" is one of the cores\' encoder'
+    if shape.top_field_first is not None:
+        return "the pictures are interlaced"
+    return None if shape.size == shape.size.even else "the size is odd"
+
+
+def _one_picture(codec: str, policy: OutputPolicy, shape: Shape, pictures: GpuPictures) -> bool:
+    size = shape.size
+    black = Frame(
+        np.zeros((size.height, size.width), np.uint8),
+        np.full((size.height // 2, size.width // 2, 2), 128, np.uint8),
+        size, 0, 0, shape.time_base, shape.color,
+    )  # fmt: skip
+    context = av.VideoCodecContext.create(NVENC[codec].encoder, "w")
+    assert isinstance(context, av.VideoCodecContext)
+    set_up(context, codec, shape, NVENC[codec].pixel_format)
+    context.options = gpu_options(codec, policy)
+    return bool([*context.encode(pictures.picture_on_gpu(black)), *context.encode(None)])
+
+
+def _on_gpu() -> HWAccel:
+    return HWAccel("cuda", allow_software_fallback=False, is_hw_owned=True)
+
+
+def _clip(encoder: str) -> io.BytesIO:
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as container:
+        stream: Any = container.add_stream(encoder, rate=25)
+        stream.width = stream.height = _SIDE
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"preset": "ultrafast"}
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame(_SIDE, _SIDE, "yuv420p")))
+        container.mux(stream.encode(None))
+    file.seek(0)
+    return file
+
+
+def _words(error: BaseException) -> str:
+    cause = error.__cause__ if isinstance(error, InputError) and error.__cause__ is not None else error
+    words = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    return " ".join(str(words).split())

@@ -1,0 +1,110 @@
+"""HLS (RFC 8216) from memory: a window of MPEG-TS segments that begin with key pictures, and their playlist."""
+
+import io
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from streamer.channel import Turns
+from streamer.media.egress import H264_AAC, Encoded, KeyframeGate, no_sound
+from streamer.media.live_encoder import KEY_EVERY_S
+from streamer.media.remux import Remuxer
+
+_WINDOW = 6  # segments in the playlist
+_KEPT = 9  # segments that can still be fetched
+_MOST_BYTES = 64 << 20  # of one segment
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One piece of the stream."""
+
+    number: int
+    seconds: float
+    data: bytes  # MPEG-TS
+    sound: bool = False  # whether it holds a track of it
+
+
+class Hls:
+    """An `Outlet` whose playlist and segments a web server hands out. Holds at most `_KEPT` segments."""
+
+    name = "hls"
+    codecs = H264_AAC
+
+    def __init__(self, has_sound: Callable[[], bool] = no_sound) -> None:
+        self._has_sound = has_sound
+        self._with_sound = False  # the segment that grows
+        self._turns = Turns()
+        self._segments: deque[Segment] = deque(maxlen=_KEPT)
+        self._gate = KeyframeGate()
+        self._buffer = io.BytesIO()
+        self._remuxer: Remuxer | None = None
+        self._start_pts = 0
+        self._last_pts = 0
+        self._number = 0
+        self._ended = False
+
+    def send(self, item: Encoded) -> None:
+        """Add a picture to the segment that grows; a key picture after 2 s begins the next."""
+        if not self._gate.admits(item, full=False):
+            return
+        if item.is_sound:
+            if self._remuxer is not None and self._buffer.tell() < _MOST_BYTES:
+                self._remuxer.write_sound(item.packet)
+            return
+        pts = item.packet.pts or 0
+        old_enough = pts - self._start_pts >= round(KEY_EVERY_S * 0.9 * 90_000)
+        if item.key and (self._remuxer is None or old_enough):
+            self._finish(pts)
+            self._buffer = io.BytesIO()
+            self._with_sound = self._has_sound()
+            self._remuxer = Remuxer(
+                self._buffer, "mpegts", item.packet, keep_time=True, sound=self._with_sound
+            )
+            self._start_pts = pts
+        if self._remuxer is not None and self._buffer.tell() < _MOST_BYTES:
+            self._remuxer.write(item.packet)
+            self._last_pts = pts
+
+    def _finish(self, end_pts: int) -> None:
+        if self._remuxer is None:
+            return
+        remuxer, self._remuxer = self._remuxer, None
+        remuxer.close()
+        segment = Segment(
+            self._number, (end_pts - self._start_pts) / 90_000, self._buffer.getvalue(), self._with_sound
+        )
+        self._number += 1
+        with self._turns:
+            self._segments.append(segment)
+
+    def close(self) -> None:
+        """End the last segment and the playlist."""
+        self._finish(self._last_pts)
+        self._ended = True
+
+    def counters(self) -> dict[str, int | str]:
+        """Segments made and pictures left out."""
+        return {"segments": self._number, "dropped": self._gate.dropped}
+
+    def playlist(self) -> str | None:
+        """The media playlist; None before the first segment is whole."""
+        with self._turns:
+            window = list(self._segments)[-_WINDOW:]
+        if not window:
+            return None
+        longest = max(1, round(max(segment.seconds for segment in window) + 0.5))
+        lines = ["#EXTM3U", "#EXT-X-VERSION:3", f"#EXT-X-TARGETDURATION:{longest}"]
+        lines.append(f"#EXT-X-MEDIA-SEQUENCE:{window[0].number}")
+        for before, segment in zip((window[0], *window), window, strict=False):
+            if segment.sound != before.sound:
+                lines.append("#EXT-X-DISCONTINUITY")
+            lines += [f"#EXTINF:{segment.seconds:.3f},", f"segment{segment.number}.ts"]
+        if self._ended:
+            lines.append("#EXT-X-ENDLIST")
+        return "\n".join(lines) + "\n"
+
+    def segment(self, number: int) -> bytes | None:
+        """The bytes of a segment that is still held."""
+        with self._turns:
+            return next((one.data for one in self._segments if one.number == number), None)

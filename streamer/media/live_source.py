@@ -1,0 +1,235 @@
+"""One connection to whatever sends pictures now: a camera, a stream, a webcam, or a file played at its own pace."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+from av.codec.context import Flags, Flags2
+
+from streamer.address import redacted_url, without_secrets
+from streamer.clock import SYSTEM, Clock
+from streamer.closing import Closing
+from streamer.errors import InputError
+from streamer.frame import Frame, Size
+from streamer.media.picture import Timing, frame_from_picture
+from streamer.media.sound import Sound, SoundReader
+from streamer.tally import Tally
+
+_NETWORK = re.compile(r"^(rtsps?|rtmps?|srt|udp|rtp|tcp|https?)://", re.I)
+_TICKS = Fraction(1, 90_000)
+_GARBAGE = 200  # packets in a row that give no picture before the connection is given up
+_MOST_PIXELS = 8192 * 8192
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSpec:
+    """What to connect to, and how long to wait for it."""
+
+    url: str  # rtsp://, udp://, http://, rtmp://, srt://, /dev/video0, webcam number, or a file
+    transport: Literal["tcp", "udp"] = "tcp"  # of RTSP
+    open_s: float = 10.0  # to connect and to recognise the stream
+    read_s: float = 10.0  # without any data
+    loop: bool = False  # start files again at their end
+    sound: bool = False  # hand on what it sounds like, too
+
+    @property
+    def shown(self) -> str:
+        """The address without secrets."""
+        return redacted_url(self.url)
+
+    @property
+    def kind(self) -> Literal["webcam", "network", "file"]:
+        """How it is opened."""
+        if self.url.isdigit() or self.url.startswith("/dev/video"):
+            return "webcam"
+        return "network" if _NETWORK.match(self.url) else "file"
+
+
+class LiveSource(Closing):
+    """One connection. Iterate once, with a with-statement; a lost connection raises InputError, an end just ends.
+
+    Yields our own frames with the source's time stamps in 1/90000 s, which may jump (see live.timing); pictures of
+    another size than the first, or than `size` if given, are scaled to it, between bars if their shape is another, and
+    counted in `layout`. If the spec asks for sound, `Sound`s come in between, as the source sends them. Errors name the
+    address without secrets.
+    """
+
+    def __init__(
+        self, spec: LiveSpec, *, tally: Tally, size: Size | None = None, clock: Clock = SYSTEM
+    ) -> None:
+        self._spec = spec
+        self._tally = tally
+        self._clock = clock
+        self._index = self._layout = 0
+        self._shape: tuple[int, int, int] | None = None  # width, height and rotation of the last picture
+        self.size = size
+        self._container = self._open()
+        try:
+            streams = self._container.streams.video
+            if not streams:
+                raise InputError(f"sends no video: {spec.shown}")
+            self._stream = streams[0]
+            self._set_up_decoder()
+            self._sound = self._sound_reader()
+        except BaseException:
+            self._container.close()
+            raise
+
+    def close(self) -> None:
+        """Hang up."""
+        with contextlib.suppress(av.error.FFmpegError, OSError):
+            self._container.close()
+
+    @property
+    def rate(self) -> float:
+        """Frames per second as the stream claims, 25 where it claims nothing sensible."""
+        rate = float(self._stream.average_rate or self._stream.guessed_rate or 25)
+        return rate if 0.1 <= rate <= 240 else 25.0
+
+    def _open(self) -> av.container.InputContainer:
+        spec = self._spec
+        name, format_name, options = _target(spec)
+        try:
+            return av.open(
+                name,
+                format=format_name,
+                options=options,
+                timeout=(spec.open_s, spec.read_s),
+                metadata_errors="replace",
+            )
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise self._lost("cannot be opened", error) from None  # the cause holds the address
+
+    def _lost(self, what: str, error: Exception) -> InputError:
+        reason = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, av.error.ExitError):
+            reason = "no answer in time"
+        return InputError(f"{what} ({without_secrets(reason, self._spec.url)}): {self._spec.shown}")
+
+    def _set_up_decoder(self) -> None:
+        context = self._stream.codec_context
+        if context is None:
+            raise InputError(f"sends video in a codec that is not known here: {self._spec.shown}")
+        context.thread_type = "SLICE"  # threads by frame hold pictures back
+        context.flags |= Flags.low_delay
+        if context.name == "h264" and context.reorder_depth == 0:
+            context.flags2 |= Flags2.export_mvs
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether it sends sound that is wanted and can be read."""
+        return self._sound is not None
+
+    def _sound_reader(self) -> SoundReader | None:
+        streams = self._container.streams.audio if self._spec.sound else ()
+        return SoundReader(streams[0]) if streams and streams[0].codec_context is not None else None
+
+    def __iter__(self) -> Iterator[Frame | Sound]:
+        if self._spec.kind == "file":
+            yield from self._paced()
+        else:
+            yield from self._frames()
+
+    def _paced(self) -> Iterator[Frame | Sound]:
+        """A file's frames when they are due; from the start again at its end if it loops."""
+        added = last = 0
+        start_s: float | None = None
+        while True:
+            first: int | None = None
+            for frame in self._frames():
+                if isinstance(frame, Sound):
+                    if first is not None:
+                        yield replace(frame, time_s=frame.time_s + (added - first) / 90_000)
+                    continue
+                first = frame.pts if first is None else first
+                pts = added + frame.pts - first
+                due_s = pts / 90_000
+                start_s = self._clock.now() if start_s is None else start_s
+                self._clock.sleep(max(0.0, start_s + due_s - self._clock.now()))
+                last = pts
+                yield replace(frame, pts=pts)
+            if not self._spec.loop or first is None:
+                return
+            added = last + round(90_000 / self.rate)
+            self._rewind()
+
+    def _rewind(self) -> None:
+        self._container.close()
+        self._container = self._open()
+        self._stream = self._container.streams.video[0]
+        self._set_up_decoder()
+        self._sound = self._sound_reader()
+
+    def _frames(self) -> Iterator[Frame | Sound]:
+        fruitless = 0
+        sound = self._container.streams.audio[:1] if self._sound is not None else ()
+        packets = self._container.demux(self._stream, *sound)
+        while True:
+            try:
+                packet = next(packets, None)
+            except (av.error.FFmpegError, OSError) as error:
+                if isinstance(error, av.error.EOFError):
+                    return
+                raise self._lost("the connection was lost", error) from None
+            if packet is None:
+                return
+            if self._sound is not None and packet.stream.type == "audio":
+                yield from self._sound.read(packet)
+                self._tally.levels["damaged sound"] = float(self._sound.damaged)
+                continue
+            pictures = self._decode(packet)
+            fruitless = 0 if pictures else fruitless + 1
+            if fruitless > _GARBAGE:
+                raise InputError(f"what it sends cannot be decoded: {self._spec.shown}")
+            for picture in pictures:
+                yield self._frame(picture)
+
+    def _decode(self, packet: av.Packet) -> list[av.VideoFrame]:
+        try:
+            with self._tally.stage("decode"):
+                return packet.decode()
+        except av.error.FFmpegError:
+            self._tally.events["damaged packets"] += 1
+            return []
+
+    def _frame(self, picture: av.VideoFrame) -> Frame:
+        if picture.width * picture.height > _MOST_PIXELS:
+            raise InputError(f"sends pictures of {picture.width} x {picture.height}: {self._spec.shown}")
+        if picture.is_corrupt:
+            self._tally.events["damaged pictures"] += 1
+        base = picture.time_base or self._stream.time_base or _TICKS
+        if picture.pts is None:
+            self._tally.events["time stamps missing"] += 1
+        pts = round((picture.pts or 0) * base / _TICKS)
+        with self._tally.stage("copy"):
+            frame = frame_from_picture(picture, Timing(self._index, pts, _TICKS), self.size)
+        shape = (picture.width, picture.height, picture.rotation)
+        if self._shape is not None and shape != self._shape:
+            self._layout += 1
+            self._tally.events["size changes"] += 1
+        self._shape = shape
+        self.size = frame.size
+        self._index += 1
+        return replace(frame, layout=self._layout) if self._layout else frame
+
+
+def _target(spec: LiveSpec) -> tuple[str, str | None, dict[str, str]]:
+    if spec.kind == "webcam":
+        name = f"/dev/video{spec.url}" if spec.url.isdigit() else spec.url
+        return name, "v4l2", {}
+    if spec.kind == "file":
+        if not Path(spec.url).exists():
+            raise InputError(f"no such file: {spec.url}")
+        return spec.url, None, {}
+    options: dict[str, Any] = {"fflags": "+discardcorrupt+nobuffer", "analyzeduration": "1000000"}
+    if spec.url.lower().startswith("rtsp"):
+        options |= {"rtsp_transport": spec.transport, "timeout": str(round(spec.read_s * 1e6))}
+        options["allowed_media_types"] = "video+audio" if spec.sound else "video"
+    elif spec.url.lower().startswith("udp"):
+        options |= {"fifo_size": "50000", "overrun_nonfatal": "1"}
+    return spec.url, None, options

@@ -1,0 +1,342 @@
+"""A video file as an iterator: our frames, in order, with the packets of the other streams between them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.codec.context import Flags2
+from av.stream import Disposition
+
+from streamer.closing import Closing
+from streamer.device.base import Device
+from streamer.errors import InputError
+from streamer.frame import Color, Frame, Size
+from streamer.media import hardware
+from streamer.media.gop import GopCutter, PacketGop
+from streamer.media.picture import Timing, frame_from_picture, is_mirrored, turn_of
+from streamer.media.timeline import Timeline
+from streamer.tally import Tally
+
+_MOTION_CODECS = frozenset({"h264", "mpeg4", "mpeg2video", "mpeg1video", "h263", "flv1"})
+_PQ, _HLG = 16, 18
+_BOTTOM_FIRST = (3, 5)  # AV_FIELD_BB, AV_FIELD_BT
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AudioPacket:
+    """A compressed packet of one of the source's audio streams, untouched."""
+
+    packet: av.Packet
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What the video stream of a source is."""
+
+    path: Path
+    container: str
+    codec: str
+    size: Size  # as a viewer sees it
+    time_base: Fraction
+    rate: Fraction  # average frames per second
+    color: Color
+    sample_aspect_ratio: Fraction
+    top_field_first: bool | None  # None: progressive
+    duration_s: float | None
+    frames: int | None  # as the container says or the duration suggests; for progress only
+    reorder_depth: int  # pictures that decoding order runs ahead of display order
+    profile: str | None
+    copy_refusal: str | None  # why no group of pictures may be copied; None where they may
+
+
+class FileSource(Closing):
+    """A video file opened for one pass. Iterate once; close, or use it in a with-statement.
+
+    Yields `Frame`s in display order with strictly increasing pts and, if `audio`, `AudioPacket`s in container
+    order. With `groups`, frames carry their group of pictures (see media.gop) where the stream allows copying.
+    Damaged packets are skipped and counted. Raises InputError on opening if nothing can be decoded.
+
+    With a `device` that shares memory with NVDEC, frames are decoded there if NVDEC takes the file; `decoding` says
+    who does. A GPU that fails on the way is an InputError or a DeviceError: the file is not gone on with.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        tally: Tally,
+        audio: bool = True,
+        groups: bool = True,
+        device: Device | None = None,
+    ) -> None:
+        self.path = path
+        self._tally = tally
+        self._gpu = device.video if device is not None else None
+        self.decoding = hardware.ON_CORES
+        if self._gpu is not None:
+            answer = hardware.try_file(path)
+            self.decoding = answer.reason
+            self._gpu = self._gpu if answer.works else None
+        self._container = open_input(path) if self._gpu is None else hardware.open_on_gpu(path)
+        try:
+            self.stream = self._video_stream()
+            self.audio = [
+                stream for stream in self._container.streams.audio if audio and stream.codec_context
+            ]
+            self._note_what_stays_behind(audio)
+            self._context = self.stream.codec_context
+            self._context.thread_type = "AUTO"
+            self._cutter: GopCutter | None = None
+            self._timeline = Timeline(self.stream.index)
+            self._last_pts: int | None = None
+            self._frames = 0
+            self._size: Size | None = None
+            self._raw = (0, 0)
+            self._pending: list[Frame | AudioPacket] = []
+            self.info = self._look(groups)
+        except BaseException:
+            self._container.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+    @property
+    def parameter_sets(self) -> list[bytes]:
+        """SPS and PPS of an H.264 stream whose groups may be copied."""
+        return self._cutter.parameter_sets if self._cutter is not None else []
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The container's own tags (titles, dates, places): personal data."""
+        return dict(self._container.metadata)
+
+    def __iter__(self) -> Iterator[Frame | AudioPacket]:
+        yield from self._pending
+        self._pending = []
+        yield from self._items
+
+    def _look(self, groups: bool) -> VideoInfo:
+        """Decode up to the first picture, which tells what the container may not."""
+        context, stream = self._context, self.stream
+        depth = max(0, context.reorder_depth)
+        if context.name in _MOTION_CODECS and depth == 0:
+            context.flags2 |= Flags2.export_mvs
+        self._items = self._decode_all()
+        first: tuple[Frame, av.VideoFrame] | None = None
+        refusal = self._copy_refusal() if groups else "copying is switched off"
+        if refusal is None:
+            self._cutter = GopCutter(bytes(context.extradata or b""), self._decode_again)
+        self._first_picture: av.VideoFrame | None = None
+        for item in self._items:
+            self._pending.append(item)
+            if isinstance(item, Frame):
+                first = item, self._seen
+                break
+        if first is None:
+            raise InputError(f"no picture can be decoded; is it a video? {self.path}")
+        frame, picture = first
+        refusal = refusal or _picture_refusal(picture, frame)
+        if refusal is not None and self._cutter is not None:
+            self._cutter = None
+            self._pending = [
+                replace(item, gop=None) if isinstance(item, Frame) else item for item in self._pending
+            ]
+        if picture.color_trc in (_PQ, _HLG):
+            self._tally.note("HDR: written with 8 bits and its own transfer curve")
+        rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
+        duration_s = self._duration_s()
+        return VideoInfo(
+            path=self.path,
+            container=self._container.format.name,
+            codec=context.name,
+            size=frame.size,
+            time_base=frame.time_base,
+            rate=rate,
+            color=frame.color,
+            sample_aspect_ratio=_upright_aspect(stream.sample_aspect_ratio, turn_of(picture)),
+            top_field_first=_top_field_first(context) if picture.interlaced_frame else None,
+            duration_s=duration_s,
+            frames=stream.frames or (round(duration_s * rate) if duration_s else None),
+            reorder_depth=depth,
+            profile=context.profile,
+            copy_refusal=refusal,
+        )
+
+    def _video_stream(self) -> av.VideoStream:
+        streams = [
+            stream
+            for stream in self._container.streams.video
+            if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None
+        ]
+        if not streams:
+            raise InputError(f"no video stream in it: {self.path}")
+        best = self._container.streams.best("video")
+        return next((stream for stream in streams if stream is best), streams[0])
+
+    def _note_what_stays_behind(self, audio: bool) -> None:
+        kept = {self.stream.index, *(stream.index for stream in self.audio)}
+        for stream in self._container.streams:
+            if stream.index not in kept:
+                attached = stream.disposition & Disposition.attached_pic
+                kind = "cover art" if attached else f"{stream.type} stream"
+                self._tally.note(f"left out: {kind} {stream.index}")
+
+    def _copy_refusal(self) -> str | None:
+        context = self._context
+        if context.name != "h264":
+            return f"the source is {context.name}, not H.264"
+        if not context.extradata:
+            return "the stream has no parameter sets in its header"
+        if self._container.format.name.split(",")[0] not in ("mov", "matroska", "mpegts", "flv"):
+            return f"the container is {self._container.format.name}"
+        return None
+
+    def _duration_s(self) -> float | None:
+        if self.stream.duration is not None and self.stream.time_base is not None:
+            return float(self.stream.duration * self.stream.time_base)
+        return self._container.duration / av.time_base if self._container.duration else None
+
+    def _decode_all(self) -> Iterator[Frame | AudioPacket]:
+        wanted = [self.stream, *self.audio]
+        packets = self._container.demux(wanted)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.error.FFmpegError as error:
+                self._tally.note(f"the file is damaged and ends early: {error.strerror or error}")
+                self._tally.events["read errors"] += 1
+                packet = None
+            if packet is None:
+                break
+            if not packet.size:
+                continue
+            in_time = self._timeline.place(packet)
+            if packet.stream is self.stream:
+                if self._cutter is not None:
+                    self._cutter.add(packet)
+                yield from self._frames_of(self._decode(packet))
+            elif in_time:
+                yield AudioPacket(packet)
+            else:
+                self._tally.events["sound out of time"] += 1
+        yield from self._frames_of(self._decode(None))
+        if self._timeline.joins:
+            self._tally.note(f"time begins again {self._timeline.joins} times in it: it goes on instead")
+        if self._cutter is not None:
+            self._cutter.end()
+
+    def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
+        try:
+            with self._tally.stage("decode"):
+                return self._context.decode(packet)
+        except av.error.FFmpegError as error:
+            if self._gpu is not None and not isinstance(error, av.error.InvalidDataError):
+                message = (
+                    f"NVDEC failed on the way ({error.strerror or error}); use --device cpu: {self.path}"
+                )
+                raise InputError(message) from error
+            self._tally.events["damaged packets"] += 1
+            if self._cutter is not None:
+                self._cutter.damaged()
+            return []
+
+    def _own(self, picture: av.VideoFrame) -> Frame:
+        timing = self._timing(picture)
+        if self._gpu is not None and hardware.suits(picture, self._size):
+            return hardware.frame_on_gpu(picture, timing, self._gpu)
+        return frame_from_picture(picture, timing, self._size)
+
+    def _frames_of(self, pictures: list[av.VideoFrame]) -> Iterator[Frame]:
+        for picture in pictures:
+            self._seen = picture
+            with self._tally.stage("copy"):
+                frame = self._own(picture)
+            if self._size is not None and (picture.width, picture.height) != self._raw:
+                self._tally.note("the size changes on the way: scaled to the first one")
+            elif self._size is None:
+                self._size, self._raw = frame.size, (picture.width, picture.height)
+            if self._cutter is not None:
+                gop = self._cutter.group_of(picture.pts, frame.index)
+                if gop is not None and picture.pts != frame.pts:
+                    gop.refuse("time stamps that had to be mended")
+                if gop is not None and (picture.is_corrupt or picture.interlaced_frame):
+                    gop.refuse("damaged or interlaced pictures")
+                frame = replace(frame, gop=gop)
+            self._frames += 1
+            yield frame
+
+    def _timing(self, picture: av.VideoFrame) -> Timing:
+        base = picture.time_base or self.stream.time_base or Fraction(1, 90_000)
+        step = max(1, round(1 / (base * (self.stream.average_rate or self.stream.guessed_rate or 25))))
+        pts = picture.pts
+        if pts is None or (self._last_pts is not None and pts <= self._last_pts):
+            pts = 0 if self._last_pts is None else self._last_pts + step
+            self._tally.events["time stamps mended"] += 1
+        self._last_pts = pts
+        return Timing(self._frames, pts, base, picture.duration or step)
+
+    def _decode_again(self, packets: list[av.Packet], first_index: int) -> Iterator[Frame]:
+        context = av.VideoCodecContext.create(self._context.name, "r")
+        assert isinstance(context, av.VideoCodecContext)
+        context.extradata = self._context.extradata
+        context.thread_type = "AUTO"
+        index = first_index
+        for packet in [*packets, None]:
+            try:
+                with self._tally.stage("decode again"):
+                    pictures = context.decode(packet)
+            except av.error.FFmpegError:
+                continue
+            for picture in pictures:
+                base = picture.time_base or self.stream.time_base
+                timing = Timing(index, picture.pts or 0, Fraction(base or 1), picture.duration or 0)
+                index += 1
+                yield frame_from_picture(picture, timing, self._size)
+
+
+def open_input(path: Path) -> av.container.InputContainer:
+    """The file opened by PyAV. Raises InputError with one line that says what is wrong."""
+    try:
+        if path.is_dir():
+            raise InputError(f"is a folder, not a file: {path}")
+        if path.stat().st_size == 0:
+            raise InputError(f"the file is empty: {path}")
+        return av.open(f"file:{path}", metadata_errors="replace")  # else 12:30.mp4 is a protocol
+    except FileNotFoundError as error:
+        raise InputError(f"no such file: {path}") from error
+    except av.error.FFmpegError as error:
+        raise InputError(f"not a video that can be read ({error.strerror or error}): {path}") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"cannot be read ({error}): {path}") from error
+
+
+def _picture_refusal(picture: av.VideoFrame, frame: Frame) -> str | None:
+    if turn_of(picture) or is_mirrored(picture):
+        return "the source is rotated"
+    samples = picture.sw_format or picture.format
+    if samples.name not in ("yuv420p", "yuvj420p", "nv12"):
+        return f"the source has {samples.name} samples"
+    if frame.size != frame.size.even:
+        return "the source has an odd size"
+    if picture.interlaced_frame:
+        return "the source is interlaced"
+    return None
+
+
+def _top_field_first(context: av.VideoCodecContext) -> bool:
+    return int(context.field_order) not in _BOTTOM_FIRST
+
+
+def _upright_aspect(aspect: Fraction | None, turn: int) -> Fraction:
+    if not aspect:
+        return Fraction(1)
+    return Fraction(1) / aspect if turn in (90, 270) else Fraction(aspect)
+
+
+__all__ = ["AudioPacket", "FileSource", "PacketGop", "VideoInfo", "open_input"]

@@ -1,0 +1,1 @@
+"""The network edge: HTTP, WHEP and the pages."""

@@ -1,0 +1,58 @@
+"""Request bodies within limits of size and time, and never on disk."""
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator
+
+from fastapi import Request
+from starlette.datastructures import FormData
+from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
+
+from streamer.errors import InputError, TooLargeError, UnsupportedError
+from streamer.server.failures import SlowBody
+
+_FORM_OVERHEAD = 64 << 10  # bytes of a form besides its file
+
+
+class _InMemory(MultiPartParser):
+    spool_max_size = sys.maxsize  # an upload is not masked yet: it must not reach the disk
+
+
+async def read(request: Request, max_bytes: int, limit_s: float) -> bytes:
+    """The whole body. Raises TooLargeError, or SlowBody after `limit_s` seconds."""
+    body = bytearray()
+    async for chunk in _stream(request, max_bytes, limit_s):
+        body += chunk
+    return bytes(body)
+
+
+async def read_form(request: Request, max_bytes: int, limit_s: float) -> FormData:
+    """The fields and the one file of a form. Raises InputError and its kinds, or SlowBody."""
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    stream = _stream(request, max_bytes + _FORM_OVERHEAD, limit_s)
+    try:
+        if kind == "multipart/form-data":
+            return await _InMemory(request.headers, stream, max_files=1, max_fields=8).parse()
+        if kind == "application/x-www-form-urlencoded":
+            return await FormParser(request.headers, stream, max_fields=8).parse()
+    except MultiPartException as error:
+        raise InputError(f"the form cannot be read: {error.message}") from error
+    except (ValueError, AssertionError) as error:
+        raise InputError("the form cannot be read") from error
+    raise UnsupportedError("send the picture as multipart/form-data")
+
+
+async def _stream(request: Request, max_bytes: int, limit_s: float) -> AsyncGenerator[bytes, None]:
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > max_bytes:
+        raise TooLargeError(f"the request is larger than {max_bytes} bytes")
+    seen = 0
+    try:
+        async with asyncio.timeout(limit_s):
+            async for chunk in request.stream():
+                seen += len(chunk)
+                if seen > max_bytes:
+                    raise TooLargeError(f"the request is larger than {max_bytes} bytes")
+                yield chunk
+    except TimeoutError as error:
+        raise SlowBody(f"the request's body took longer than {limit_s:g} s") from error

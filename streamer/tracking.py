@@ -1,0 +1,295 @@
+"""Boxes that live between detector runs: who is where now, seen on this frame or not.
+
+# Note [Nothing waits]
+A detection is in the returned boxes on the frame it was made, whether the tracker knows it or not: there is
+no probation and no cap. Detections below the model's threshold never start a track but continue one (the
+idea of ByteTrack, Zhang et al., ECCV 2022): a face that turns away scores low before it is lost.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer import boxes as geometry
+from streamer.boxes import Boxes
+from streamer.config import TrackPolicy
+from streamer.detection import Detections, Label
+from streamer.errors import RedactionError
+from streamer.frame import Size
+from streamer.motion import Motion
+
+CONTINUE_SHARE = 0.4  # a score this share of its threshold is enough to continue a track
+STEADY_SHARE = (
+    1.5  # that once scored this share of it: a weak track that lives on weak finds is a false alarm
+)
+
+_USUAL_STEP_S = 1 / 25  # what a frame counts where time stands still or runs backward
+_GROWTH_PER_S = 0.4  # an unseen box grows by this share of its sides in a second
+_GROWTH_MOST = 0.3
+_LAG = 0.5  # share by which an edge of a mask lags behind a shrinking detection
+_LAG_MOST = 0.15  # of the side
+_STEADY_S = 0.25  # a missed object is expected to keep its speed so long
+_AT_BORDER = 0.005  # of the long side of the picture
+_ENTERING = 2.0  # how much larger than its visible part an entering object may be
+_VISIBLE = 0.1  # a track ends when less of its box is left in the picture
+_NEAREST = 8  # candidates per detection
+
+_Rows = NDArray[np.void]
+_ROW = np.dtype(
+    [
+        ("id", np.int64),
+        ("box", np.float32, (4,)),
+        ("label", np.uint8),
+        ("score", np.float32),
+        ("best", np.float32),
+        ("unseen_s", np.float32),
+        ("lost_s", np.float32),  # since the detector first looked and did not find it; 0 before
+        ("shaded_s", np.float32),  # for how long a seen track has covered this unseen one
+        ("born", np.bool_),
+        ("drift", np.float32, (4,)),
+        ("seen", np.float32, (2,)),  # centre of the last detection
+        ("sides", np.float32, (2,)),  # of the last detection
+        ("cropped", np.bool_, (4,)),  # edges of the last detection that the border of the picture cut
+        ("speed", np.float32, (2,)),  # of that centre, pixels per second; NaN after one detection
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tracks:
+    """What is believed to be in a frame; arrays of the same length."""
+
+    ids: NDArray[np.int64]  # (n,) never reused by the same tracker
+    boxes: Boxes  # (n, 4) estimated for now, in frame pixels; may reach over the border
+    labels: NDArray[np.uint8]  # (n,) Label values
+    scores: NDArray[np.float32]  # (n,) of the last detection
+    unseen_s: NDArray[np.float32]  # (n,) stream time since the last detection; 0: detected on this frame
+    lost_s: NDArray[np.float32]  # (n,) stream time since a detector run first missed it; 0: not missed
+    born: NDArray[np.bool_]  # (n,) first seen on this frame
+    drift: Boxes  # (n, 4) how far this frame's detection moved the edges that motion alone had estimated
+    steady: NDArray[np.bool_]  # (n,) once scored `STEADY_SHARE` of the threshold: hardly a false alarm
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def no_tracks() -> Tracks:
+    """No tracks."""
+    return _tracks(np.zeros(0, _ROW), np.zeros(0, np.bool_))
+
+
+class Tracker:
+    """Follows objects from frame to frame. State is bounded by what is visible within the hold time."""
+
+    def __init__(self, policy: TrackPolicy, thresholds: Mapping[Label, float]) -> None:
+        """`thresholds`: the score from which a detection of a class starts a track; `CONTINUE_SHARE` of it
+        continues one. A class that is not named starts at any score."""
+        self._hold_s = policy.hold_s
+        self._thresholds = np.array([thresholds.get(label, 0.0) for label in Label], np.float32)
+        self._rows = np.zeros(0, _ROW)
+        self._next_id = 1
+        self._last_s: float | None = None
+
+    @property
+    def tracks(self) -> Tracks:
+        """Those of the last update."""
+        return _tracks(self._rows, self._steady(self._rows))
+
+    def _steady(self, rows: _Rows) -> NDArray[np.bool_]:
+        return np.asarray(rows["best"] >= STEADY_SHARE * self._thresholds[rows["label"]])
+
+    def update(self, found: Detections | None, *, motion: Motion, at_s: float, size: Size) -> Tracks:
+        """All tracks alive now, those first seen now included. See Note [Nothing waits].
+
+        `found` holds what the detector saw in this frame (scores down to `CONTINUE_SHARE` of the threshold
+        help), or None if it did not look. `motion` leads from the frame of the last call to this one. Time
+        may jump: backward it counts as one frame, forward as what it says. Raises RedactionError for boxes
+        or scores that are not numbers.
+        """
+        step = self._step(at_s)
+        rows = self._rows.copy()
+        if motion.cut and found is not None:
+            rows = rows[:0]
+        if len(rows):
+            guess = np.where(rows["lost_s"][:, None] < _STEADY_S, rows["speed"] * np.float32(step), np.nan)
+            rows["box"] = motion.flow(rows["box"], guess=guess).move(rows["box"])
+            rows["box"] = _entering(rows, size)
+            rows["unseen_s"] += step
+            rows["lost_s"] += np.where(rows["lost_s"] > 0, step, 0)
+            rows["born"] = False
+            rows["drift"] = 0
+        if found is not None:
+            rows = self._see(rows, _checked(found))
+            rows["cropped"] = np.where(rows["unseen_s"][:, None] > 0, rows["cropped"], _cropped(rows, size))
+        self._rows = self._alive(rows, step, size)
+        return self.tracks
+
+    def _step(self, at_s: float) -> float:
+        last, self._last_s = self._last_s, at_s
+        return at_s - last if last is not None and at_s > last else _USUAL_STEP_S
+
+    def _see(self, rows: _Rows, found: Detections) -> _Rows:
+        threshold = self._thresholds[found.labels]
+        strong = found.scores >= threshold
+        weak = ~strong & (found.scores >= threshold * CONTINUE_SHARE)
+        free = np.ones(len(rows), np.bool_)
+        known = _continue(rows, free, found, np.flatnonzero(strong), reach=1.5)
+        steady = free & self._steady(rows)
+        open_before = steady.copy()
+        _continue(rows, steady, found, np.flatnonzero(weak), reach=0.0)
+        free &= steady | ~open_before
+        missed = free & (rows["lost_s"] == 0)
+        rows["lost_s"][missed] = 1e-6
+        new = np.flatnonzero(strong)[~known]
+        born = np.zeros(len(new), _ROW)
+        born["id"] = self._next_id + np.arange(len(new))
+        self._next_id += len(new)
+        born["box"], born["label"], born["score"] = found.boxes[new], found.labels[new], found.scores[new]
+        born["best"] = born["score"]
+        born["born"] = True
+        born["seen"] = (born["box"][:, :2] + born["box"][:, 2:]) / 2
+        born["sides"] = born["box"][:, 2:] - born["box"][:, :2]
+        born["speed"] = np.nan
+        return np.concatenate([rows, born])
+
+    def _alive(self, rows: _Rows, step: float, size: Size) -> _Rows:
+        unseen = rows["unseen_s"] > 0
+        visible = geometry.area(geometry.clip(rows["box"], size.width, size.height))
+        gone = unseen & (visible <= _VISIBLE * geometry.area(rows["box"]))
+        lost = (rows["lost_s"] > 0) & (rows["lost_s"] >= self._hold_s)
+        rows["shaded_s"] = np.where(_shaded(rows), rows["shaded_s"] + step, 0)
+        return rows[~(gone | lost | (rows["shaded_s"] > self._hold_s / 2))]
+
+
+def _tracks(rows: _Rows, steady: NDArray[np.bool_]) -> Tracks:
+    growth = np.minimum(rows["unseen_s"] * _GROWTH_PER_S, _GROWTH_MOST)[:, None]
+    half = (rows["box"][:, 2:] - rows["box"][:, :2]) * (0.5 * growth)
+    boxes = np.concatenate([rows["box"][:, :2] - half, rows["box"][:, 2:] + half], axis=1)
+    return Tracks(
+        ids=rows["id"].copy(),
+        boxes=boxes.astype(np.float32),
+        labels=rows["label"].copy(),
+        scores=rows["score"].copy(),
+        unseen_s=rows["unseen_s"].copy(),
+        lost_s=rows["lost_s"].copy(),
+        born=rows["born"].copy(),
+        drift=rows["drift"].copy(),
+        steady=steady,
+    )
+
+
+def _checked(found: Detections) -> Detections:
+    if not (np.isfinite(found.boxes).all() and np.isfinite(found.scores).all()):
+        raise RedactionError("the detector answered with boxes that are not numbers: check the model")
+    return found
+
+
+def _cropped(rows: _Rows, size: Size) -> NDArray[np.bool_]:
+    """Which edges (n, 4) of the boxes lie at the border of the picture."""
+    near = _AT_BORDER * max(size.width, size.height)
+    low = rows["box"][:, :2] <= near
+    high = rows["box"][:, 2:] >= np.array([size.width, size.height]) - near
+    return np.concatenate([low, high], axis=1)
+
+
+def _entering(rows: _Rows, size: Size) -> Boxes:
+    """The boxes, with cropped edges kept at the border while they move inward: more of the object comes
+    in."""
+    low, high, most = rows["box"][:, :2], rows["box"][:, 2:], rows["sides"] * _ENTERING
+    border = np.array([size.width, size.height], np.float32)
+    wide_low = np.where(rows["cropped"][:, :2], np.minimum(low, np.maximum(0, high - most)), low)
+    wide_high = np.where(rows["cropped"][:, 2:], np.maximum(high, np.minimum(border, low + most)), high)
+    return np.concatenate([wide_low, wide_high], axis=1).astype(np.float32)
+
+
+def _continue(
+    rows: _Rows, free: NDArray[np.bool_], found: Detections, which: NDArray[np.intp], reach: float
+) -> NDArray[np.bool_]:
+    """Give the detections `which` to the free rows that they fit; both are marked. Whether each was given
+    (m,)."""
+    given = np.zeros(len(which), np.bool_)
+    open_rows = np.flatnonzero(free)
+    if not len(which) or not len(open_rows):
+        return given
+    fit = _affinity(rows[open_rows], found.take(which), reach)
+    for row, column in _greedy(fit):
+        index, detection = open_rows[row], which[column]
+        free[index] = False
+        given[column] = True
+        _renew(rows, index, found.boxes[detection], found.scores[detection])
+    return given
+
+
+def _renew(rows: _Rows, index: np.intp, seen: NDArray[np.float32], score: np.float32) -> None:
+    """The row as seen now: the detected box, whose edges only lag where the mask would shrink."""
+    expected = rows["box"][index].copy()
+    sides = np.tile(seen[2:] - seen[:2], 2)
+    outward = np.array([-1, -1, 1, 1], np.float32)
+    lag = np.clip((expected - seen) * outward * _LAG, 0, _LAG_MOST * sides)
+    rows["box"][index] = seen + lag * outward
+    rows["drift"][index] = rows["box"][index] - expected
+    centre = (seen[:2] + seen[2:]) / 2
+    speed = (centre - rows["seen"][index]) / max(float(rows["unseen_s"][index]), 1e-3)
+    known = np.isfinite(rows["speed"][index])
+    rows["speed"][index] = np.where(known, (rows["speed"][index] + speed) / 2, speed)
+    rows["seen"][index], rows["sides"][index] = centre, sides[:2]
+    rows["score"][index] = score
+    rows["best"][index] = max(rows["best"][index], score)
+    rows["unseen_s"][index] = rows["lost_s"][index] = 0
+
+
+def _affinity(rows: _Rows, found: Detections, reach: float) -> NDArray[np.float32]:
+    """How well each row (n,) fits each detection (m,): IoU, or nearness in units of size; 0 where it does
+    not.
+
+    `reach`: how many box sides the centres may be apart, before the time unseen widens it; 0 asks for
+    overlap.
+    """
+    boxes = rows["box"]
+    fit = geometry.iou(boxes, found.boxes)
+    fit[fit < 0.1] = 0
+    if reach > 0:
+        side = np.sqrt(np.maximum(geometry.area(boxes), 1))[:, None]
+        other = np.sqrt(np.maximum(geometry.area(found.boxes), 1))[None, :]
+        centre = (boxes[:, :2] + boxes[:, 2:])[:, None] - (found.boxes[:, :2] + found.boxes[:, 2:])[None]
+        apart = np.hypot(centre[..., 0], centre[..., 1]) * 0.5 / np.maximum(side, other)
+        far = (reach + np.minimum(rows["unseen_s"], 1.0))[:, None]
+        alike = np.minimum(side, other) / np.maximum(side, other)
+        near = 0.5 * (1 - apart / far) * alike
+        fit = np.maximum(fit, np.where(alike > 0.5, near, 0))
+    fit[rows["label"][:, None] != found.labels[None, :]] = 0
+    return np.asarray(fit, np.float32)
+
+
+def _greedy(fit: NDArray[np.float32]) -> list[tuple[int, int]]:
+    """Pairs (row, column) by falling fit, each row and column at most once; only positive fits."""
+    if len(fit) > _NEAREST:
+        limit = np.partition(fit, len(fit) - _NEAREST, axis=0)[len(fit) - _NEAREST]
+        fit = np.where(fit >= limit, fit, 0)
+    rows, columns = np.nonzero(fit > 0)
+    order = np.argsort(-fit[rows, columns], kind="stable")
+    used_rows: set[int] = set()
+    used_columns: set[int] = set()
+    pairs: list[tuple[int, int]] = []
+    for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+        if row not in used_rows and column not in used_columns:
+            used_rows.add(row)
+            used_columns.add(column)
+            pairs.append((row, column))
+    return pairs
+
+
+def _shaded(rows: _Rows) -> NDArray[np.bool_]:
+    """Which unseen rows (n,) lie under a row of their label that was seen later: two tracks over one
+    object."""
+    unseen = np.flatnonzero(rows["lost_s"] > 0)
+    shaded = np.zeros(len(rows), np.bool_)
+    if not len(unseen):
+        return shaded
+    over = geometry.iou(rows["box"][unseen], rows["box"]) > 0.6
+    over &= rows["label"][unseen][:, None] == rows["label"][None, :]
+    over &= rows["unseen_s"][unseen][:, None] > rows["unseen_s"][None, :]
+    shaded[unseen] = over.any(axis=1)
+    return shaded
