@@ -1,0 +1,261 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from streamer.cli.inputs import Input, find, target_of
+from streamer.errors import ConfigError, InputError
+from tests import clips
+from tests.clips import Clip
+
+
+def streamer(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "streamer", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+        cwd=cwd or Path(__file__).parents[2],
+    )
+
+
+def one_line(text: str) -> bool:
+    return len(text.strip().splitlines()) == 1
+
+
+def test_one_file_becomes_one_file_with_objects_and_report(tmp_path: Path) -> None:
+    path = clips.make(tmp_path / "in.mp4", Clip(audio="aac"))
+    done = streamer(
+        "anonymize", path, "--objects", tmp_path / "objects.jsonl", "--report", tmp_path / "report.json"
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    target = tmp_path / "in_anonymized.mp4"
+    assert said["output"] == str(target)
+    assert len(clips.look(target).times_s) == 30
+    lines = [json.loads(line) for line in (tmp_path / "objects.jsonl").read_text().splitlines()]
+    assert [line["frame"] for line in lines] == list(range(30))
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["device"]["name"] == "cpu"
+    assert report["device"]["why"]
+    assert report["detector_runs"]["total"] >= 1
+    assert sum(report["detector_runs"]["by_reason"].values()) == report["detector_runs"]["total"]
+    assert any("voices" in note for note in report["notes"])
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "in.mp4", "in_anonymized.mp4", "objects.jsonl", "report.json",
+    ]  # fmt: skip
+
+
+def test_a_dry_run_writes_no_video(tmp_path: Path) -> None:
+    path = clips.make(tmp_path / "in.mp4")
+    done = streamer("anonymize", path, "--dry-run", "--objects", tmp_path / "o.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "o.jsonl").read_text().splitlines()) == 30
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["in.mp4", "o.jsonl"]
+
+
+def test_every_refusal_is_one_line_and_an_exit_code(tmp_path: Path) -> None:
+    path = clips.make(tmp_path / "in.mp4", Clip(frames=3))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    text = tmp_path / "text.mp4"
+    text.write_text("hello " * 100)
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text("[mask]\nmargn = 1\n")
+    cases = [
+        (("anonymize", tmp_path / "missing.mp4"), 1, "no such file"),
+        (("anonymize", empty), 1, "no videos or pictures"),
+        (("anonymize", tmp_path / "*.xyz"), 1, "nothing matches"),
+        (("anonymize", text), 1, "not a video"),
+        (("anonymize", path, "-o", path, "--overwrite"), 2, "replace the input"),
+        (("anonymize", path, "--config", wrong), 2, "margin"),
+        (("anonymize", path, "--config", tmp_path / "no.toml"), 2, "cannot read"),
+        (("anonymize", path, "--threshold", 3), 2, "threshold"),
+        (("anonymize", path, "--model", "nobody"), 1, "nobody"),
+        (("anonymize", path, "--preset", "warp"), 2, "preset"),
+        (("anonymize", path, "--bogus"), 2, "--bogus"),
+        (("anonymize", path, "--style", "glitter"), 2, "glitter"),
+        (("anonymize",), 2, "inputs"),
+        (("anonymize", path, "--detect-every", "often"), 2, "often"),
+        (
+            ("anonymize", path, "-o", tmp_path / "x.mp4", "--codec", "vp9", "--zones", tmp_path / "z.json"),
+            2,
+            "z.json",
+        ),
+    ]
+    for arguments, code, words in cases:
+        done = streamer(*arguments)
+        assert done.returncode == code, (arguments, done.stderr)
+        assert one_line(done.stderr), done.stderr
+        assert words in done.stderr
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["empty", "in.mp4", "text.mp4", "wrong.toml"]
+
+
+def test_in_a_batch_the_others_still_run(tmp_path: Path) -> None:
+    clips.make(tmp_path / "a.mp4", Clip(frames=3))
+    (tmp_path / "b.mp4").write_text("no video")
+    clips.make(tmp_path / "c.mkv", Clip(frames=3))
+    out = tmp_path / "out"
+    done = streamer("anonymize", tmp_path, "-o", out)
+    assert done.returncode == 1
+    assert "1 of 3 inputs failed" in done.stderr
+    assert sorted(file.name for file in out.iterdir()) == ["a_anonymized.mp4", "c_anonymized.mkv"]
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [("error" in answer) for answer in answers] == [False, True, False]
+
+
+def test_an_existing_result_is_kept_unless_overwriting_is_asked_for(tmp_path: Path) -> None:
+    path = clips.make(tmp_path / "in.mp4", Clip(frames=3))
+    target = tmp_path / "out.mp4"
+    target.write_bytes(b"precious")
+    done = streamer("anonymize", path, "-o", target)
+    assert done.returncode == 2
+    assert target.read_bytes() == b"precious"
+    assert streamer("anonymize", path, "-o", target, "--overwrite").returncode == 0
+    assert len(clips.look(target).times_s) == 3
+
+
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return clips.make(tmp_path_factory.mktemp("long") / "in.mp4", Clip(frames=1500, width=640, height=360))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_leaves_no_half_file(long_clip: Path, tmp_path: Path, number: signal.Signals) -> None:
+    target = tmp_path / "out.mp4"
+    command = [
+        sys.executable,
+        "-m",
+        "streamer",
+        "anonymize",
+        str(long_clip),
+        "-o",
+        str(target),
+        "--reencode",
+        "all",
+    ]
+    run = subprocess.Popen(
+        command,
+        # a job started in the background ignores the interrupt, and so would its children
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    part = tmp_path / "out.mp4.part"
+    deadline = time.monotonic() + 150
+    while not part.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(run.pid, number)
+    _, errors = run.communicate(timeout=120)
+    assert run.returncode == 130, errors
+    assert b"interrupted" in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_globs_and_our_own_results(tmp_path: Path) -> None:
+    for name in ("b.mp4", "a.mkv", "a_anonymized.mkv", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [found.path.name for found in find(str(tmp_path))] == ["a.mkv", "b.mp4"]
+    assert [found.path.name for found in find(str(tmp_path / "*.mp4"))] == ["b.mp4"]
+    with pytest.raises(InputError):
+        list(find(str(tmp_path / "*.webm")))
+
+
+def test_results_get_a_name_and_a_container_that_can_hold_them(tmp_path: Path) -> None:
+    assert target_of(Input(Path("x/a.mkv")), None, False) == Path("x/a_anonymized.mkv")
+    assert target_of(Input(Path("x/a.wmv")), None, False) == Path("x/a_anonymized.mp4")
+    assert target_of(Input(Path("x/a.mp4")), tmp_path, False) == tmp_path / "a_anonymized.mp4"
+    assert target_of(Input(Path("x/a.mp4")), Path("y/b.webm"), False) == Path("y/b.webm")
+    deep = Input(Path("x/may/a.mp4"), Path("may"))
+    assert target_of(deep, tmp_path, True) == tmp_path / "may" / "a_anonymized.mp4"
+    with pytest.raises(ConfigError, match="need a folder"):
+        target_of(deep, tmp_path / "b.mp4", True)
+
+
+def test_no_option_destroys_the_input(tmp_path: Path) -> None:
+    path = clips.make(tmp_path / "in.mp4", Clip(frames=3))
+    half = tmp_path / "half.mp4.part"
+    half.write_bytes(path.read_bytes())
+    before = path.read_bytes()
+    for arguments in (
+        (path, "--dry-run", "--objects", path),
+        (path, "--dry-run", "--report", path),
+        (path, "--objects", tmp_path / "in_anonymized.mp4"),
+        (path, "--report", tmp_path / "in_anonymized.mp4"),
+        (path, "--dry-run", "--objects", tmp_path / "o", "--report", tmp_path / "o"),
+        (half, "-o", tmp_path / "half.mp4"),
+        (half, "--dry-run", "--objects", tmp_path / "half.mp4"),
+        (path, "--dry-run", "--objects", tmp_path),
+        (path, "--dry-run", "--report", tmp_path),
+    ):
+        done = streamer("anonymize", *arguments)
+        assert done.returncode == 2, arguments
+        assert one_line(done.stderr), done.stderr
+    assert path.read_bytes() == half.read_bytes() == before
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["half.mp4.part", "in.mp4"]
+
+
+def test_names_are_names_and_nothing_else(tmp_path: Path) -> None:
+    whole = clips.make(tmp_path / "in.mp4", Clip(frames=3)).read_bytes()
+    for name in ("12:30.mp4", "-x.mp4", "a 100%d ü.mp4", "clip[1].mp4"):
+        (tmp_path / name).write_bytes(whole)
+        done = streamer("anonymize", "-q", "--", name, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / f"{name.removesuffix('.mp4')}_anonymized.mp4").exists()
+
+
+def test_inputs_of_one_name_do_not_become_one_file(tmp_path: Path) -> None:
+    for folder in ("may", "june"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        clips.make(tmp_path / "in" / folder / "a.mp4", Clip(frames=3))
+    clips.make(tmp_path / "in" / "june" / "a.avi", Clip(frames=3, codec="mpeg4"))
+    out, objects = tmp_path / "out", tmp_path / "objects"
+    objects.mkdir()
+    done = streamer(
+        "anonymize", tmp_path / "in", tmp_path / "none*", "-o", out, "--objects", objects, "--overwrite"
+    )
+    assert done.returncode == 1
+    assert "another input became this file" in done.stderr
+    assert "nothing matches" in done.stderr
+    assert "2 of 4 inputs failed" in done.stderr
+    names = sorted(str(file.relative_to(out)) for file in out.rglob("*.*"))
+    assert names == ["june/a_anonymized.mp4", "may/a_anonymized.mp4"]
+    assert sorted(str(file.relative_to(objects)) for file in objects.rglob("*.*")) == [
+        "june/a.jsonl", "may/a.jsonl",
+    ]  # fmt: skip
+
+
+def test_pictures_go_the_same_way(tmp_path: Path) -> None:
+    for index in (1, 2):
+        cv2.imwrite(str(tmp_path / f"shot_{index:04d}.png"), clips.texture(index, 128, 96))
+    cv2.imwrite(str(tmp_path / "photo.jpg"), clips.texture(0, 128, 96))
+    out = tmp_path / "out"
+    done = streamer("anonymize", tmp_path / "shot_%04d.png", tmp_path / "photo.jpg", "-o", out)
+    assert done.returncode == 0, done.stderr
+    names = ["photo_anonymized.jpg", "shot_0001_anonymized.png", "shot_0002_anonymized.png"]
+    assert sorted(file.name for file in out.iterdir()) == names
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(answer["width"], answer["height"]) for answer in answers] == [(128, 96)] * 3
+    assert streamer("anonymize", tmp_path / "photo.jpg", "-o", out / names[0]).returncode == 2
+    assert streamer("anonymize", tmp_path / "shot_%03d.png").returncode == 1
+
+
+def test_zones_hold_for_pictures_too(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    cv2.imwrite(str(photo), clips.texture(0, 128, 96))
+    zones = tmp_path / "zones.json"
+    zones.write_text('{"mask": [[[0, 0], [1, 0], [1, 0.5], [0, 0.5]]]}')
+    done = streamer("anonymize", photo, "--zones", zones, "--style", "solid")
+    assert done.returncode == 0, done.stderr
+    before, after = cv2.imread(str(photo)), cv2.imread(str(tmp_path / "photo_anonymized.png"))
+    assert len(np.unique(after[:44].reshape(-1, 3), axis=0)) == 1
+    assert np.array_equal(before[60:], after[60:])

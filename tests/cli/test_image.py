@@ -1,0 +1,108 @@
+import base64
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.data import astronaut
+from typer.testing import CliRunner, Result
+
+from streamer.cli import app
+from tests.image.pictures import FACE, detail, encoded, samples_of
+
+PERSON = np.asarray(astronaut())
+
+
+def run(*arguments: Any, stdin: bytes | None = None) -> Result:
+    return CliRunner().invoke(app, ["image", *map(str, arguments)], input=stdin)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "in" / "person.jpg"
+    path.parent.mkdir()
+    path.write_bytes(encoded(PERSON, "JPEG", quality=90))
+    return path
+
+
+def is_masked(path: Path) -> bool:
+    x0, y0, x1, y1 = FACE
+    return detail(samples_of(path.read_bytes())[y0:y1, x0:x1]) < 0.35 * detail(PERSON[y0:y1, x0:x1])
+
+
+def test_the_result_is_a_new_file_whose_path_is_printed(
+    picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    done = run(picture)
+    assert done.exit_code == 0
+    path = Path(done.stdout.strip())
+    assert path.parent == tmp_path
+    assert is_masked(path)
+
+
+def test_a_chosen_file_a_chosen_folder_and_json(picture: Path, tmp_path: Path) -> None:
+    done = run(picture, "-o", tmp_path / "out" / "b.jpeg", "--hide", "faces", "--json")
+    answer = json.loads(done.stdout)
+    assert answer["result"] == str(tmp_path / "out" / "b.jpeg")
+    assert {item["class"] for item in answer["objects"]} == {"Face"}
+    assert is_masked(tmp_path / "out" / "b.jpeg")
+    run(picture, "-o", tmp_path / "folder")
+    assert is_masked(tmp_path / "folder" / "person.jpg")
+
+
+@pytest.mark.parametrize("form", ["base64", "buffer", "array"])
+def test_other_forms_are_printed(picture: Path, form: str) -> None:
+    text = run(picture, "--result", form).stdout
+    data = base64.b64decode(text) if form == "base64" else json.loads(text)
+    again = run("-", "--result", "base64", stdin=bytes(data["data"] if form == "buffer" else data))
+    assert base64.b64decode(again.stdout).startswith(b"\xff\xd8")
+
+
+def test_a_folder_keeps_its_structure_and_goes_on_after_a_failure(picture: Path, tmp_path: Path) -> None:
+    source, target = picture.parent, tmp_path / "out"
+    (source / "deep").mkdir()
+    Image.fromarray(PERSON[:64]).save(source / "deep" / "a.webp")
+    Image.fromarray(PERSON[:64]).save(source / "deep" / "a.png")
+    (source / "broken.png").write_bytes(b"no picture")
+    (source / "notes.txt").write_text("left alone")
+    done = run(source, "-o", target)
+    assert done.exit_code == 1
+    assert "broken.png" in done.stderr
+    found = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
+    assert found == {"person.jpg", "deep/a.webp.jpg", "deep/a.png"}
+    assert is_masked(target / "person.jpg")
+
+
+def test_pictures_are_never_replaced(picture: Path) -> None:
+    before = picture.read_bytes()
+    assert run(picture, "-o", picture).exit_code != 0
+    assert run(picture, "-o", picture.parent).exit_code != 0
+    assert run(picture.parent, "-o", picture.parent).exit_code != 0
+    assert picture.read_bytes() == before
+    assert [path.name for path in picture.parent.iterdir()] == ["person.jpg"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--hide", "cats"), ("--result", "gif"), ("--result", "base64", "-o", "x.jpg"), ("-o", "wrong.png")],
+)
+def test_wrong_usage_is_said_and_nothing_is_written(
+    arguments: tuple[str, ...], picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(picture, *arguments).exit_code != 0
+    assert {path.name for path in tmp_path.rglob("*")} == {"in", "person.jpg"}
+
+
+def test_a_folder_needs_a_place_for_its_results(picture: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "streamer", "image", str(picture.parent)], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "-o" in done.stderr

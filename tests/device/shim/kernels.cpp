@@ -1,0 +1,19 @@
+// The product's kernels behind one C function, for tests/device/shim/driver.py.
+#include "shim.h"
+
+#include "streamer.cu"
+
+static const Kernel KERNELS[] = {
+    KERNEL(sum_cells, SumArgs), KERNEL(round_cells, RoundArgs), KERNEL(paint, PaintArgs), KERNEL(cover, CoverArgs),
+    KERNEL(view_f32, ViewArgs), KERNEL(view_f16, ViewArgs), KERNEL(thumbnail, ThumbnailArgs), {},
+};
+
+extern "C" int shim_launch(const char *name, const unsigned *grid, const unsigned *block, const void *arguments, size_t size,
+                           int reversed) {
+    return launch(KERNELS, name, grid, block, arguments, size, reversed != 0);
+}
+
+extern "C" size_t shim_sizeof(int which) {
+    const size_t sizes[] = {sizeof(Surface), sizeof(Grid), sizeof(Region), sizeof(Source)};
+    return sizes[which];
+}

@@ -1,0 +1,306 @@
+"""Engines: built by the real TensorRT-RTX where it is installed; run by a stand-in that uses ONNX Runtime."""
+
+import ctypes
+import importlib
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
+from types import SimpleNamespace
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from streamer import models
+from streamer.config import DetectPolicy, Hide
+from streamer.detector import Detector
+from streamer.device import cuda_trt
+from streamer.device.base import letterbox
+from streamer.device.cpu import CpuDevice
+from streamer.device.cuda import CudaDevice
+from streamer.device.cuda_memory import Pool
+from streamer.errors import DeviceError, ModelError
+from streamer.frame import Size
+from tests.conftest import need
+from tests.device.conftest import noise
+from tests.device.shim_driver import ShimDriver
+
+SMALL = cuda_trt.Range((1, 3, 64, 64), (1, 3, 64, 96), (2, 3, 96, 96))
+
+
+@pytest.fixture(scope="module")
+def trt():
+    need("tensorrt_rtx (it builds engines without a GPU)", find_spec("tensorrt_rtx") is not None)
+    return importlib.import_module("tensorrt_rtx")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_tensorrt_builds_our_network(trt, precision) -> None:
+    if precision == "fp16":
+        pytest.importorskip("onnx")
+    engine = cuda_trt.build_engine(trt, cuda_trt.network_of(models.find("fast"), precision), SMALL)
+    assert len(engine) > 10_000
+
+
+def test_fp16_is_the_same_network(shim_library) -> None:
+    """Weights and arithmetic in float16, which ONNX Runtime does on the CPU as well; float32 outside."""
+    pytest.importorskip("onnx")
+    spec, frame = models.find("fast"), noise(Size(320, 180), 2)
+    view = CpuDevice().view(frame, letterbox(frame.size, 160), spec)
+    files = [cuda_trt.network_of(spec, precision) for precision in ("fp32", "fp16")]
+    assert len(files[1]) < 0.6 * len(files[0])
+    wanted, ours = (
+        onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]).run(None, {"x": view})
+        for file in files
+    )
+    for level, reference in zip(ours, wanted, strict=True):
+        assert level.dtype == np.float32
+        assert (level != reference).any()
+        assert np.abs(level[:, :2] - reference[:, :2]).max() < 0.01
+
+
+def test_tensorrt_refuses_rubbish_in_one_line(trt) -> None:
+    with pytest.raises(ModelError, match="understand") as caught:
+        cuda_trt.build_engine(trt, b"rubbish", SMALL)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_range_that_the_network_cannot_take_is_one_line(trt) -> None:
+    network = cuda_trt.network_of(models.find("fast"), "fp32")
+    odd = cuda_trt.Range((1, 4, 64, 64), (1, 4, 64, 64), (0, 4, 1, 1))
+    with pytest.raises(ModelError, match="cannot build") as caught:
+        cuda_trt.build_engine(trt, network, odd)
+    assert "\n" not in str(caught.value)
+
+
+class OnnxContext:
+    """What TensorRtSession asks of a context, done by ONNX Runtime on the same memory."""
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self.session, self.addresses, self.shape, self.works = session, {}, (), True
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.shape = shape
+        return max(shape[2:]) <= 1280
+
+    def set_tensor_address(self, name: str, address: int) -> None:
+        self.addresses[name] = address
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        step = {"p8": 8, "p16": 16, "p32": 32}[name]
+        return (self.shape[0], 6, self.shape[2] // step, self.shape[3] // step)
+
+    def execute_async_v3(self, stream: int) -> bool:
+        values = self._at("x", self.shape)
+        for output, result in zip(
+            self.session.get_outputs(), self.session.run(None, {"x": values}), strict=True
+        ):
+            self._at(output.name, result.shape)[:] = result
+        return self.works
+
+    def _at(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        count = int(np.prod(shape))
+        return np.ctypeslib.as_array((ctypes.c_float * count).from_address(self.addresses[name])).reshape(
+            shape
+        )
+
+
+class OnnxEngine:
+    """What TensorRtSession asks of an engine."""
+
+    def __init__(self) -> None:
+        self.session = onnxruntime.InferenceSession(
+            str(models.find("fast").weights), providers=["CPUExecutionProvider"]
+        )
+        self.names = ["x", *(output.name for output in self.session.get_outputs())]
+        self.num_io_tensors = len(self.names)
+        self.context: OnnxContext | None = OnnxContext(self.session)
+
+    def get_tensor_name(self, at: int) -> str:
+        return self.names[at]
+
+    def get_tensor_mode(self, name: str) -> SimpleNamespace:
+        return SimpleNamespace(name="INPUT" if name == "x" else "OUTPUT")
+
+    def create_execution_context(self) -> OnnxContext | None:
+        return self.context
+
+
+@pytest.fixture
+def engine() -> OnnxEngine:
+    return OnnxEngine()
+
+
+@pytest.fixture
+def gpu(shim_library, engine) -> CudaDevice:
+    return CudaDevice(
+        ShimDriver(shim_library), lambda driver, pool, spec: cuda_trt.TensorRtSession(driver, pool, engine)
+    )
+
+
+def test_the_network_sees_what_it_sees_on_the_cpu(gpu) -> None:
+    spec, cpu = models.find("fast"), CpuDevice()
+    frame = noise(Size(320, 180), 2)
+    box = letterbox(frame.size, 160)
+    ours = gpu.load(spec)(gpu.view(frame, box, spec))
+    wanted = cpu.load(spec)(cpu.view(frame, box, spec))
+    for level, reference in zip(ours, wanted, strict=True):
+        assert level.shape == reference.shape
+        assert np.abs(level[:, :2] - reference[:, :2]).max() < 0.03  # scores, on noise
+
+
+def test_the_detector_finds_what_it_finds_on_the_cpu(gpu) -> None:
+    portrait = pytest.importorskip("skimage.data").astronaut()
+    frame = noise(Size(512, 512))
+    frame.luma[:], frame.chroma[:] = portrait.mean(axis=2).astype(np.uint8), 128
+    policy = DetectPolicy(side=320)
+    ours, wanted = (
+        Detector(models.find("fast"), device, policy, Hide.EVERYTHING)(frame) for device in (gpu, CpuDevice())
+    )
+    strong = [np.flatnonzero(found.scores > 0.3) for found in (ours, wanted)]
+    assert len(strong[0]) == len(strong[1]) > 0
+    first, second = (
+        found.take(index[np.argsort(found.boxes[index, 0])])
+        for found, index in zip((ours, wanted), strong, strict=True)
+    )
+    assert np.abs(first.boxes - second.boxes).max() <= 0.5
+    assert np.abs(first.scores - second.scores).max() <= 0.01
+
+
+def test_outputs_stay_their_callers(gpu) -> None:
+    spec = models.find("fast")
+    session, first = gpu.load(spec), noise(Size(96, 64), 1)
+    box = letterbox(first.size, 96)
+    kept = session(gpu.view(first, box, spec))
+    before = [level.copy() for level in kept]
+    session(gpu.view(noise(Size(96, 64), 7), box, spec))
+    session(gpu.views([first, noise(Size(96, 64), 7)], box, spec))
+    assert all((level == old).all() for level, old in zip(kept, before, strict=True))
+
+
+def test_failures_of_the_engine_are_errors(gpu, engine) -> None:
+    spec = models.find("fast")
+    session, frame = gpu.load(spec), noise(Size(96, 64))
+    with pytest.raises(ModelError, match="takes no view"):
+        session(SimpleNamespace(shape=(1, 3, 2048, 2048), address=0))
+    engine.context.works = False
+    with pytest.raises(DeviceError, match="failed"):
+        session(gpu.view(frame, letterbox(frame.size, 96), spec))
+    engine.context = None
+    with pytest.raises(DeviceError, match="memory"):
+        gpu.load(spec)
+
+
+def test_an_engine_is_built_once_and_again_when_it_is_damaged(tmp_path) -> None:
+    built: list[int] = []
+
+    def build() -> bytes:
+        built.append(1)
+        return b"engine" * 100
+
+    place = tmp_path / "key.engine"
+    assert cuda_trt.kept(place, build) == cuda_trt.kept(place, build) == b"engine" * 100
+    assert len(built) == 1
+    place.write_bytes(place.read_bytes()[:-1])
+    assert cuda_trt.kept(place, build) == b"engine" * 100
+    place.write_bytes(b"")
+    cuda_trt.kept(place, build)
+    cuda_trt.kept(place, build, fresh=True)
+    assert len(built) == 4
+    assert [file.name for file in tmp_path.iterdir()] == ["key.engine"]
+    assert cuda_trt.kept(tmp_path / "absent" / "key.engine", build) == b"engine" * 100
+
+
+def test_an_engine_of_another_version_gpu_model_or_precision_is_another(monkeypatch) -> None:
+    spec = models.find("fast")
+    module = SimpleNamespace(__name__="tensorrt", __version__="10.13")
+    key = partial(cuda_trt.engine_key, fingerprint="A driver 1", spec=spec, precision="fp32", limits=SMALL)
+    other = models.ModelSpec(**{name: getattr(spec, name) for name in spec.__slots__} | {"sha256": "0" * 64})
+    keys = {
+        key(module),
+        key(SimpleNamespace(__name__="tensorrt", __version__="10.14")),
+        key(SimpleNamespace(__name__="tensorrt_rtx", __version__="10.13")),
+        key(module, fingerprint="A driver 2"),
+        key(module, spec=other),
+        key(module, precision="fp16"),
+        key(module, limits=cuda_trt.Range()),
+    }
+    assert len(keys) == 7
+
+
+def test_engines_are_kept_where_only_we_may_write(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = cuda_trt.cache_folder()
+    assert folder.is_relative_to(tmp_path)
+    folder.chmod(0o777)
+    with pytest.raises(DeviceError, match="chmod"):
+        cuda_trt.cache_folder()
+
+
+def test_no_tensorrt_is_one_line(monkeypatch) -> None:
+    def absent(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(cuda_trt.importlib, "import_module", absent)
+    with pytest.raises(DeviceError, match="not installed"):
+        cuda_trt.backend()
+
+
+def test_frames_of_several_streams_are_looked_at_in_one_run(gpu, engine) -> None:
+    """Half of them on the GPU already; each gets what it gets alone."""
+    policy = DetectPolicy(side=160, threshold=0.02)
+    detector = Detector(models.find("fast"), gpu, policy, Hide.EVERYTHING)
+    assert detector.most == cuda_trt.Range().most[0] == 16
+    frames = [noise(Size(320, 180), seed) for seed in range(5)]
+    mixed = [
+        replace(frame, luma=gpu.own(frame.luma), chroma=gpu.own(frame.chroma)) if at % 2 else frame
+        for at, frame in enumerate(frames)
+    ]
+    alone = [detector(frame) for frame in frames]
+    gpu.driver.launches.clear()
+    found = detector.together(mixed)
+    assert engine.context.shape[0] == 5
+    assert gpu.driver.launches == ["view_f32"]
+    assert sum(len(each) for each in found) > 0
+    for ours, wanted in zip(found, alone, strict=True):
+        assert ours.labels.tolist() == wanted.labels.tolist()
+        assert np.abs(ours.boxes - wanted.boxes).max(initial=0) <= 0.5
+        assert np.abs(ours.scores - wanted.scores).max(initial=0) <= 0.01
+    engine.context.works = False
+    with pytest.raises(DeviceError):
+        detector.together(mixed)
+
+
+def test_the_cpu_can_look_at_several_as_well() -> None:
+    detector = Detector(models.find("fast"), CpuDevice(), DetectPolicy(side=160), Hide.EVERYTHING)
+    assert detector.most == 1
+    frames = [noise(Size(320, 180), seed) for seed in range(3)]
+    for ours, frame in zip(detector.together(frames), frames, strict=True):
+        assert np.abs(ours.scores - detector(frame).scores).max(initial=0) < 1e-4
+
+
+def test_an_engine_that_does_not_load_is_built_anew_once(shim_library, engine, tmp_path, monkeypatch) -> None:
+    """As after an update that kept its version: TensorRT refuses what lies in the cache."""
+    built: list[str] = []
+
+    class Runtime:
+        def __init__(self, logger: object) -> None: ...
+
+        def deserialize_cuda_engine(self, data: bytes) -> OnnxEngine | None:
+            return engine if data == b"new" else None
+
+    trt = SimpleNamespace(__name__="tensorrt", __version__="11.4", Runtime=Runtime)
+    monkeypatch.setattr(cuda_trt, "backend", lambda: trt)
+    monkeypatch.setattr(cuda_trt, "_logger", lambda trt: SimpleNamespace(last="of another version"))
+    monkeypatch.setattr(cuda_trt, "build_engine", lambda *_: built.append("built") or b"new")
+    driver, spec = ShimDriver(shim_library), models.find("fast")
+    key = cuda_trt.engine_key(trt, driver.fingerprint, spec, "fp32", cuda_trt.Range())
+    cuda_trt.kept(tmp_path / f"{key}.engine", lambda: b"old")
+    assert cuda_trt.load(driver, Pool(driver), spec, folder=tmp_path) is not None
+    assert cuda_trt.load(driver, Pool(driver), spec, folder=tmp_path) is not None
+    assert built == ["built"]
+    monkeypatch.setattr(cuda_trt, "build_engine", lambda *_: b"bad")
+    with pytest.raises(DeviceError, match="of another version") as caught:
+        cuda_trt.load(driver, Pool(driver), spec, folder=tmp_path / "other")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,195 @@
+"""The kernels against the CPU device: the same plan, the same pixels. The identical .cu files, run by shim_driver."""
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from streamer import models
+from streamer.config import MaskPolicy, Style
+from streamer.detection import Label
+from streamer.device import cuda_layout
+from streamer.device.base import letterbox, part_letterbox
+from streamer.device.cpu import CpuDevice
+from streamer.device.cuda import CudaDevice
+from streamer.frame import Color, Frame, Size
+from streamer.masking import MaskPlan, Shape, nothing, plan_masks, whole
+from streamer.zones import Zones, plan_zones
+from tests.device.conftest import copied, no_network, noise
+from tests.device.shim_driver import ShimDriver
+
+CPU = CpuDevice()
+bounded = settings(
+    max_examples=10 if "STREAMER_SHIM" in os.environ else 25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+def on_device(device: CudaDevice, frame: Frame) -> Frame:
+    return Frame(
+        device.own(frame.luma), device.own(frame.chroma), frame.size, 0, 0, frame.time_base, frame.color
+    )
+
+
+def assert_same(cuda: Frame, cpu: Frame, slack: int) -> None:
+    for ours, wanted in ((cuda.luma, cpu.luma), (cuda.chroma, cpu.chroma)):
+        away = np.abs(np.asarray(ours).astype(int) - wanted)
+        assert away.max() <= slack, f"{(away > slack).sum()} samples, first at {np.argwhere(away > slack)[0]}"
+
+
+def compare(device: CudaDevice, frames: list[Frame], plans: list[MaskPlan], style: Style) -> None:
+    resident = [on_device(device, frame) for frame in frames]
+    device.redact_all(resident, plans, style)
+    for ours, frame, plan in zip(resident, frames, plans, strict=True):
+        wanted = copied(frame)
+        CPU.redact(wanted, plan, style)
+        assert_same(ours, wanted, 1 if style is Style.BLUR else 0)
+
+
+even = st.integers(-12, 40).map(lambda value: 2 * value)
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> MaskPlan:
+    count = draw(st.integers(0, 5))
+    low = [[draw(even), draw(even)] for _ in range(count)]
+    sides = [[2 * draw(st.integers(1, 30)), 2 * draw(st.integers(1, 30))] for _ in range(count)]
+    boxes = np.array([[*a, a[0] + b[0], a[1] + b[1]] for a, b in zip(low, sides, strict=True)], np.int32)
+    boxes = boxes.reshape(-1, 4)
+    grows = np.array([draw(st.integers(0, 1)) for _ in range(count)], np.int32).reshape(-1, 1)
+    return MaskPlan(
+        boxes,
+        np.array([2 * draw(st.integers(1, 14)) for _ in range(count)], np.int32),
+        np.array([draw(st.sampled_from(Shape)) for _ in range(count)], np.uint8),
+        np.array([2 * draw(st.integers(0, 5)) for _ in range(count)], np.int32),
+        boxes + grows * np.array([-6, -4, 10, 2], np.int32),
+    )
+
+
+@given(plan=plans(), width=st.integers(1, 75), height=st.integers(1, 45), style=st.sampled_from(Style))
+@bounded
+def test_any_plan_gives_the_same_pixels(gpu: CudaDevice, plan, width, height, style) -> None:
+    compare(gpu, [noise(Size(width, height), width * height)], [plan], style)
+
+
+@pytest.mark.parametrize("style", list(Style))
+def test_a_batch_of_frames_of_different_sizes(gpu: CudaDevice, driver: ShimDriver, style) -> None:
+    sizes = [Size(130, 70), Size(33, 91), Size(64, 64), Size(8, 8)]
+    policy = MaskPolicy()
+    faces = np.array([[20, 10, 60, 60], [50, 30, 70, 55]], np.float32)
+    given_plans = [
+        plan_masks(faces, np.zeros(2, np.uint8), policy, sizes[0]),
+        whole(sizes[1]),
+        nothing(),
+        plan_masks(np.array([[2, 2, 9, 5]], np.float32), np.array([Label.PLATE], np.uint8), policy, sizes[3]),
+    ]
+    compare(gpu, [noise(size, seed) for seed, size in enumerate(sizes)], given_plans, style)
+    assert driver.launches == (["paint"] if style is Style.SOLID else ["sum_cells", "round_cells", "paint"])
+
+
+@pytest.mark.parametrize("style", [Style.MOSAIC, Style.BLUR])
+def test_cells_that_several_blocks_add_up(gpu: CudaDevice, style) -> None:
+    size = Size(600, 420)
+    compare(gpu, [noise(size)], [whole(size, cells=2)], style)
+
+
+def test_more_regions_than_threads_of_a_block(gpu: CudaDevice) -> None:
+    rng = np.random.default_rng(5)
+    corner = rng.uniform(-10, 60, (300, 2)).astype(np.float32)
+    boxes = np.concatenate([corner, corner + rng.uniform(2, 14, (300, 2)).astype(np.float32)], axis=1)
+    size = Size(61, 47)
+    plan = plan_masks(boxes, rng.integers(0, 2, 300).astype(np.uint8), MaskPolicy(cells=1), size)
+    compare(gpu, [noise(size)], [plan], Style.MOSAIC)
+
+
+def test_zones(gpu: CudaDevice) -> None:
+    size = Size(160, 90)
+    zones = Zones(mask=(((0.1, 0.2), (0.9, 0.3), (0.4, 0.95)),))
+    compare(gpu, [noise(size)], [plan_zones(zones, MaskPolicy(), size)], Style.MOSAIC)
+
+
+def test_frames_in_main_memory_are_masked_in_place(gpu: CudaDevice) -> None:
+    frame = noise(Size(97, 63))
+    wanted, plan = (
+        copied(frame),
+        plan_masks(np.array([[20, 10, 60, 60]], np.float32), np.zeros(1, np.uint8), MaskPolicy(), frame.size),
+    )
+    gpu.thumbnail(frame, 48)
+    gpu.redact(frame, plan, Style.MOSAIC)
+    CPU.redact(wanted, plan, Style.MOSAIC)
+    assert_same(frame, wanted, 0)
+
+
+def test_cover_leaves_nothing(gpu: CudaDevice) -> None:
+    frame = noise(Size(63, 41))
+    wanted, resident = copied(frame), on_device(gpu, frame)
+    CPU.cover(wanted)
+    gpu.cover(resident)
+    assert_same(resident, wanted, 0)
+    gpu.cover(frame)
+    assert_same(frame, wanted, 0)
+
+
+def smooth(size: Size, color: Color) -> Frame:
+    """A frame with edges and slopes, as pictures have them."""
+    frame = noise(size, 3, color)
+    y, x = np.mgrid[0 : size.even.height, 0 : size.even.width]
+    frame.luma[:] = (x * 3 + y * 2 + 60 * (x // 16 % 2)) % 256
+    frame.chroma[:, :, 0], frame.chroma[:, :, 1] = x[::2, ::2] % 256, y[::2, ::2] % 256
+    return frame
+
+
+@pytest.mark.parametrize("size", [Size(640, 360), Size(333, 217), Size(60, 40), Size(1280, 90)])
+@pytest.mark.parametrize("color", [Color(), Color(matrix=1), Color(matrix=1, full_range=True)])
+def test_the_view_is_that_of_the_cpu(shim_library, size, color) -> None:
+    device = CudaDevice(ShimDriver(shim_library), no_network)
+    spec = models.find("fast")
+    for make in (smooth, lambda size, color: noise(size, 1, color)):
+        frame = make(size, color)
+        box = letterbox(size, 128)
+        ours = np.asarray(device.view(on_device(device, frame), box, spec))
+        wanted = CPU.view(frame, box, spec)
+        assert ours.shape == wanted.shape
+        away = np.abs(ours - wanted)
+        assert away.max() <= 5  # one step of rounding per plane (times up to 2.2), one at the end
+        assert away.mean() < 1
+
+
+def test_a_batch_of_views_and_a_part(shim_library) -> None:
+    device = CudaDevice(ShimDriver(shim_library), no_network)
+    spec = models.find("fast")
+    spec = models.ModelSpec(
+        **{name: getattr(spec, name) for name in spec.__slots__} | {"rgb": True, "scale": 1 / 255}
+    )
+    frames = [noise(Size(200, 120), seed) for seed in range(3)]
+    box = part_letterbox((50, 20, 150, 92), 128)
+    batch = np.asarray(device.views([on_device(device, frame) for frame in frames], box, spec))
+    for ours, frame in zip(batch, frames, strict=True):
+        assert np.abs(ours - CPU.view(frame, box, spec)[0]).max() <= 5 / 255
+
+
+def test_half_precision_views(shim_library) -> None:
+    frame, spec = noise(Size(200, 120)), models.find("fast")
+    box = letterbox(frame.size, 96)
+    full, half = (
+        np.asarray(CudaDevice(ShimDriver(shim_library), no_network, half=half).view(frame, box, spec))
+        for half in (False, True)
+    )
+    assert half.dtype == np.float16
+    assert (half == full.astype(np.float16)).all()
+
+
+@pytest.mark.parametrize("size", [Size(640, 360), Size(1400, 90), Size(100, 60)])
+def test_the_thumbnail_is_that_of_the_cpu(gpu: CudaDevice, size) -> None:
+    frame = smooth(size, Color())
+    ours, wanted = gpu.thumbnail(on_device(gpu, frame), 160), CPU.thumbnail(frame, 160)
+    assert ours.shape == wanted.shape
+    assert np.abs(ours.astype(int) - wanted).max() <= 1
+
+
+def test_host_and_kernels_agree_on_the_structures(driver: ShimDriver) -> None:
+    tables = (cuda_layout.SURFACE, cuda_layout.GRID, cuda_layout.REGION, cuda_layout.SOURCE)
+    assert [driver.sizeof(which) for which in range(4)] == [table.itemsize for table in tables]

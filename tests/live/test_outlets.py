@@ -1,0 +1,277 @@
+"""Recordings, HLS and pushes: whole, playable, and out of everybody's way."""
+
+import io
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import av
+import pytest
+
+from streamer.errors import ConfigError, OutputError
+from streamer.media import push as pushing
+from streamer.media import record as recording
+from streamer.media.egress import Encoded
+from streamer.media.hls import Hls
+from streamer.media.push import Push, check_push
+from streamer.media.record import Recorder, recover
+from streamer.proof.scene import cameras, frames, run_until, shows_face, watched, write_clip
+from tests import rtsp
+from tests.conftest import need
+
+
+def nothing() -> None:
+    """Nobody wants a key picture."""
+
+
+def pictures(path: Path | io.BytesIO, format_name: str | None = None) -> tuple[int, int, list[float]]:
+    """Pictures in a file, how many show the face, and their times."""
+    count = leaks = 0
+    times = []
+    with av.open(path if isinstance(path, io.BytesIO) else str(path), format=format_name) as container:
+        for picture in container.decode(video=0):
+            count += 1
+            leaks += shows_face(picture.to_ndarray(format="gray"))
+            times.append(picture.time or 0.0)
+    return count, leaks, times
+
+
+def test_recordings_follow_each_other_without_a_lost_picture(tmp_path: Path) -> None:
+    stream, judge = watched(cameras([lambda: frames(rate=25)]), segment_s=2)
+    recorder = Recorder(tmp_path, "camera", segment_s=2, want_key=stream.want_key)
+    stream.add(recorder)
+    run_until(stream, lambda: judge.pictures > 125)
+    files = sorted(tmp_path.iterdir())
+    assert len(files) >= 3
+    assert all(file.suffix == ".mp4" for file in files)
+    counts = [pictures(file) for file in files]
+    assert sum(count for count, _, _ in counts) == judge.pictures
+    assert sum(leaks for _, leaks, _ in counts) == 0
+    assert all(times[0] == 0 for _, _, times in counts)
+    assert recorder.counters()["dropped"] == 0
+
+
+def test_what_a_crash_leaves_is_playable_and_recovered(tmp_path: Path) -> None:
+    program = (
+        "import os, sys, time; sys.path.insert(0, sys.argv[2])\n"
+        "from pathlib import Path\n"
+        "from streamer.proof.scene import *\n"
+        "from streamer.media.record import Recorder\n"
+        "stream, judge = watched(cameras([lambda: frames(rate=25)]))\n"
+        "stream.add(Recorder(Path(sys.argv[1]), 'camera', segment_s=600, want_key=stream.want_key))\n"
+        "stream.start()\n"
+        "while judge.pictures < 125: time.sleep(0.02)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path), str(root)], cwd=root, timeout=60, check=False
+    )
+    left = list(tmp_path.iterdir())
+    assert [file.suffix for file in left] == [".part"]
+    assert recover(tmp_path, "camera") == 1
+    (whole,) = tmp_path.iterdir()
+    count, leaks, _ = pictures(whole)
+    assert whole.suffix == ".mp4"
+    assert count >= 90  # all but the fragment that was being written
+    assert leaks == 0
+
+
+def test_a_disk_that_fills_up_costs_the_recording_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "_RETRY_S", 0.3)
+    write, left = recording.Remuxer.write, iter(range(60))
+
+    def fails_for_a_while(self: recording.Remuxer, item: Encoded) -> None:
+        if next(left, 100) in range(20, 23):
+            raise OSError(28, "No space left on device")
+        write(self, item)
+
+    monkeypatch.setattr(recording.Remuxer, "write", fails_for_a_while)
+    stream, judge = watched(cameras([frames]))
+    recorder = Recorder(tmp_path, "camera", want_key=stream.want_key)
+    stream.add(recorder)
+    run_until(stream, lambda: judge.pictures > 200)
+    judge.verdict()
+    assert judge.longest_silence_s < 0.6
+    counters = recorder.counters()
+    assert counters["failures"] == 3
+    assert int(counters["dropped"]) > 0
+    assert int(counters["files"]) >= 1
+    assert not list(tmp_path.glob("*.part"))
+    assert all(pictures(file)[1] == 0 for file in tmp_path.glob("*.mp4"))
+
+
+def test_a_real_limit_on_file_size_does_not_stop_the_stream(tmp_path: Path) -> None:
+    program = (
+        "import resource, sys; sys.path.insert(0, sys.argv[2])\n"
+        "from pathlib import Path\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))\n"
+        "from streamer.proof.scene import *\n"
+        "from streamer.media.record import Recorder\n"
+        "stream, judge = watched(cameras([lambda: frames(rate=25)]))\n"
+        "recorder = Recorder(Path(sys.argv[1]), 'camera', segment_s=600, want_key=stream.want_key)\n"
+        "stream.add(recorder)\n"
+        "run_until(stream, lambda: judge.pictures > 150)\n"
+        "judge.verdict()\n"
+        "assert recorder.counters()['failures'] >= 1, recorder.counters()\n"
+        "assert judge.longest_silence_s < 1\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-c", program, str(tmp_path), str(root)]
+    done = subprocess.run(command, cwd=root, timeout=60, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_folder_that_cannot_be_made_is_said_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="recordings cannot be written"):
+        Recorder(tmp_path / "file" / "folder", "camera", want_key=nothing)
+
+
+def test_hls_segments_play_one_after_the_other() -> None:
+    stream, judge = watched(cameras([lambda: frames(rate=25)]))
+    hls = Hls()
+    assert hls.playlist() is None
+    stream.add(hls)
+    run_until(stream, lambda: judge.pictures > 160)
+    playlist = hls.playlist()
+    assert playlist is not None
+    assert "#EXT-X-ENDLIST" in playlist
+    numbers = [int(line[7:-3]) for line in playlist.splitlines() if line.startswith("segment")]
+    assert numbers == list(range(len(numbers)))
+    total, last_s = 0, -1.0
+    for number in numbers:
+        data = hls.segment(number)
+        assert data is not None
+        count, leaks, times = pictures(io.BytesIO(data), "mpegts")
+        assert leaks == 0
+        assert times[0] > last_s
+        last_s = times[-1]
+        total += count
+    assert total == judge.pictures
+    assert hls.segment(999) is None
+
+
+def test_hls_keeps_a_window_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    from streamer.media import hls as module
+
+    monkeypatch.setattr(module, "KEY_EVERY_S", 0.0)
+    stream, judge = watched(cameras([frames]))
+    monkeypatch.setattr("streamer.media.live_encoder.KEY_EVERY_S", 0.1)
+    hls = Hls()
+    stream.add(hls)
+    run_until(stream, lambda: judge.pictures > 150)
+    playlist = hls.playlist()
+    assert playlist is not None
+    assert playlist.count(".ts") == 6
+    assert "#EXT-X-MEDIA-SEQUENCE:0" not in playlist
+
+
+@pytest.mark.real
+def test_rtsp_publish_to_a_real_server_that_dies_and_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("GStreamer's RTSP server", rtsp.available())
+    monkeypatch.setattr(pushing, "_DELAYS_S", (0.3,))
+    clip = write_clip(tmp_path / "clip.ts", seconds=1)
+    port = rtsp.free_port()
+    stream, judge = watched(cameras([lambda: frames(rate=25)]))
+    url = f"rtsp://127.0.0.1:{port}/publish"
+    push = Push(url, want_key=stream.want_key)
+    stream.add(push)
+    stream.start()
+    recorded = [tmp_path / "first.ts", tmp_path / "second.ts"]
+    try:
+        for path in recorded:
+            with rtsp.serving(clip, port, recorded=path):
+                before = int(push.counters()["sent"])
+                _wait(lambda before=before: int(push.counters()["sent"]) > before + 75)  # type: ignore[misc]
+                time.sleep(0.5)
+    finally:
+        stream.stop(wait_s=10)
+    judge.verdict()
+    assert judge.longest_silence_s < 0.6
+    assert int(push.counters()["connects"]) >= 2
+    for path in recorded:
+        count, leaks, _ = pictures(path, "mpegts")
+        assert count > 40
+        assert leaks == 0
+
+
+def test_mpeg_ts_push_reaches_an_independent_reader(tmp_path: Path) -> None:
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    port = rtsp.free_port()
+    taken = tmp_path / "taken.ts"
+    reader = subprocess.Popen(
+        [
+            imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", f"tcp://127.0.0.1:{port}?listen=1",
+            "-frames:v", "60", "-c", "copy", "-y", str(taken),
+        ]
+    )  # fmt: skip
+    time.sleep(0.7)
+    stream, judge = watched(cameras([lambda: frames(rate=25)]))
+    stream.add(Push(f"tcp://127.0.0.1:{port}", want_key=stream.want_key))
+    try:
+        run_until(stream, lambda: reader.poll() is not None, 30)
+    finally:
+        reader.kill()
+        reader.wait(5)
+    judge.verdict()
+    count, leaks, _ = pictures(taken)
+    assert count > 40
+    assert leaks == 0
+
+
+def test_a_dead_target_slows_nobody_and_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pushing, "_DELAYS_S", (0.2,))
+    stream, judge = watched(cameras([frames]))
+    push = Push("rtsp://me:hunter22@127.0.0.1:9/x", want_key=stream.want_key)
+    stream.add(push)
+    run_until(stream, lambda: int(push.counters()["failures"]) > 2)
+    judge.verdict()
+    assert judge.longest_silence_s < 0.5
+    assert "hunter22" not in f"{push.name} {push.counters()}"
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "rtmp"])
+def test_a_target_that_accepts_and_never_answers_stops_no_thread(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pushing, "_TIMEOUT_S", 1.5)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        stream, judge = watched(cameras([frames]))
+        url = f"{scheme}://me:hunter22@127.0.0.1:{listener.getsockname()[1]}/live/key"
+        push = Push(url, want_key=stream.want_key)
+        stream.add(push)
+        run_until(stream, lambda: int(push.counters()["failures"]) >= 1)
+    judge.verdict()
+    assert judge.longest_silence_s < 0.6
+    assert push.counters()["problem"] == "no answer in time"
+
+
+def test_an_address_that_nothing_can_be_pushed_to_is_refused() -> None:
+    with pytest.raises(ConfigError, match="push needs one of"):
+        check_push("ftp://me:secret@host/x")
+    with pytest.raises(ConfigError) as caught:
+        check_push("gopher://me:hunter22@host/x")
+    assert "hunter22" not in str(caught.value)
+
+
+def test_no_thread_is_left_behind() -> None:
+    before = set(threading.enumerate())
+    stream, judge = watched(cameras([frames]))
+    stream.add(Push("tcp://127.0.0.1:9", want_key=stream.want_key))
+    run_until(stream, lambda: judge.pictures > 10)
+    _wait(lambda: not set(threading.enumerate()) - before)
+
+
+def _wait(done: object, timeout_s: float = 30.0) -> None:
+    until = time.monotonic() + timeout_s
+    while not done():  # type: ignore[operator]
+        assert time.monotonic() < until
+        time.sleep(0.05)

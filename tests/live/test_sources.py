@@ -1,0 +1,280 @@
+"""Real sources: an RTSP server over TCP and UDP with a login, a damaged transport stream, files of several sizes."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from streamer import detection
+from streamer.detection import Detections, Label
+from streamer.errors import InputError
+from streamer.frame import Frame, Size
+from streamer.live import timing
+from streamer.live.settings import StreamSettings
+from streamer.live.stream import LiveStream
+from streamer.media.live_source import LiveSource, LiveSpec
+from streamer.proof.scene import SIZE, Judge, ScriptedDetector, run_until, studio, write_clip
+from streamer.tally import Tally
+from tests import rtsp
+from tests.conftest import need
+
+LOGIN = ("operator", "p:ss/w@rd")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip") / "face.ts")
+
+
+def protected(
+    source: str, detector: ScriptedDetector | None = None, **settings: object
+) -> tuple[LiveStream, Judge]:
+    """The stream of a real source, with a judge at its end."""
+    stream = LiveStream("camera", StreamSettings(source=source, **settings), studio(detector))  # type: ignore[arg-type]
+    judge = Judge()
+    stream.add(judge)
+    return stream, judge
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_rtsp_with_a_login(clip: Path, transport: str) -> None:
+    need("GStreamer's RTSP server", rtsp.available())
+    port = rtsp.free_port()
+    with rtsp.serving(clip, port, login=LOGIN):
+        url = f"rtsp://{LOGIN[0]}:p%3Ass%2Fw%40rd@127.0.0.1:{port}/clip"
+        stream, judge = protected(url, transport=transport)
+        run_until(stream, lambda: judge.masked > 100, 60)
+    judge.verdict()
+    assert judge.masked > 0.9 * judge.pictures
+    assert stream.supervisor.reconnects == 0
+
+
+@pytest.mark.real
+def test_a_wrong_password_is_said_without_the_password(clip: Path) -> None:
+    need("GStreamer's RTSP server", rtsp.available())
+    port = rtsp.free_port()
+    with rtsp.serving(clip, port, login=LOGIN), pytest.raises(InputError) as caught:
+        LiveSource(LiveSpec(f"rtsp://{LOGIN[0]}:hunter22@127.0.0.1:{port}/clip"), tally=Tally())
+    assert "hunter22" not in str(caught.value)
+    assert "401" in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.real
+def test_the_rtsp_server_dies_and_returns(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need("GStreamer's RTSP server", rtsp.available())
+    monkeypatch.setattr(timing, "DELAYS_S", (0.5, 1.0))
+    port = rtsp.free_port()
+    stream, judge = protected(f"rtsp://127.0.0.1:{port}/clip")
+    stream.start()
+    try:
+        with rtsp.serving(clip, port):
+            _wait(lambda: judge.masked > 50)
+        _wait(lambda: judge.covered > 25)
+        with rtsp.serving(clip, port):
+            before = judge.masked
+            _wait(lambda: judge.masked > before + 50)
+    finally:
+        stream.stop(wait_s=15)
+    judge.verdict()
+    assert judge.longest_silence_s < 2
+    assert stream.supervisor.reconnects >= 1
+
+
+def test_a_camera_that_accepts_and_never_sends() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"rtsp://127.0.0.1:{listener.getsockname()[1]}/clip"
+        begun = time.monotonic()
+        with pytest.raises(InputError, match="cannot be opened"):
+            LiveSource(LiveSpec(url, open_s=1.0, read_s=1.0), tally=Tally())
+        assert time.monotonic() - begun < 5
+
+
+def test_a_camera_that_sends_garbage() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def babble() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                random = np.random.default_rng(3)
+                for _ in range(40):
+                    try:
+                        connection.sendall(random.bytes(65_536))
+                    except OSError:
+                        return
+
+        threading.Thread(target=babble, daemon=True).start()
+        url = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(InputError):
+            for _ in LiveSource(LiveSpec(url, open_s=3.0, read_s=1.0), tally=Tally()):
+                pass
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1])
+def test_lost_packets(clip: Path, tmp_path: Path, share: float) -> None:
+    random = np.random.default_rng(1)
+    data = clip.read_bytes()
+    packets = [data[at : at + 188] for at in range(0, len(data), 188)]
+    kept = [packet for place, packet in enumerate(packets) if place < 20 or random.random() > share]
+    lossy = tmp_path / "lossy.ts"
+    lossy.write_bytes(b"".join(kept))
+    stream, judge = protected(str(lossy))
+    run_until(stream, lambda: stream.state == "ended" and stream.wait(0.1), 60)
+    judge.verdict()
+
+
+def test_mpeg_ts_over_udp(clip: Path) -> None:
+    port = _free_udp_port()
+    stop = threading.Event()
+
+    def send() -> None:
+        data = clip.read_bytes()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+            while not stop.is_set():
+                for at in range(0, len(data), 1316):
+                    out.sendto(data[at : at + 1316], ("127.0.0.1", port))
+                    stop.wait(4 * 1316 / len(data))
+
+    stream, judge = protected(f"udp://127.0.0.1:{port}")
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    try:
+        run_until(stream, lambda: judge.masked > 60, 60)
+    finally:
+        stop.set()
+        sender.join(5)
+    judge.verdict()
+
+
+def test_the_size_changes_on_the_way(clip: Path, tmp_path: Path) -> None:
+    bigger = write_clip(tmp_path / "bigger.ts", seconds=2, size=Size(640, 384))
+    both = tmp_path / "both.ts"
+    both.write_bytes(clip.read_bytes() + bigger.read_bytes())
+    stream, judge = protected(str(both))
+    run_until(stream, lambda: stream.state == "ended" and stream.wait(0.1), 60)
+    judge.verdict()
+    assert judge.sizes == {(SIZE.width, SIZE.height)}
+    assert stream.tally.events["frames in"] > 130
+
+
+class SeeingDetector(ScriptedDetector):
+    """Finds the checkerboard by its white squares, wherever the picture has it."""
+
+    def __call__(self, frame: Frame, *, share: float = 1.0) -> Detections:
+        self.runs += 1
+        rows, columns = np.nonzero(frame.luma > 215)
+        if len(rows) < 64:
+            return detection.none()
+        margin = frame.size.height / 20  # a square is white or black at its corners
+        box = [columns.min() - margin, rows.min() - margin, columns.max() + margin, rows.max() + margin]
+        return detection.detections([box], [0.9], [Label.FACE])
+
+
+def shows_white(luma: NDArray[np.uint8]) -> bool:
+    """Whether white squares of the checkerboard are left, at any scale."""
+    return int((luma > 215).sum()) > 64
+
+
+@pytest.mark.parametrize("other", [Size(640, 384), Size(160, 96), Size(192, 192), Size(640, 320)])
+def test_nothing_shows_when_the_size_changes_again_and_again(clip: Path, tmp_path: Path, other: Size) -> None:
+    """The face jumps to another place with the size, between two runs of the detector."""
+    both = changing(tmp_path, other)
+    stream, judge = protected(str(both), SeeingDetector())
+    judge.sees = shows_white
+    run_until(stream, lambda: stream.state == "ended" and stream.wait(0.1), 60)
+    judge.verdict()
+    assert judge.sizes == {(SIZE.width, SIZE.height)}
+    assert stream.tally.events["size changes"] == 5
+    assert stream.tally.events["sessions"] == 6
+    assert judge.masked > 0.8 * judge.pictures
+
+
+def test_what_shows_at_another_size_is_seen_by_the_judge(tmp_path: Path) -> None:
+    class Blind(ScriptedDetector):
+        def __call__(self, frame: Frame, *, share: float = 1.0) -> Detections:
+            return detection.none()
+
+    stream, judge = protected(str(changing(tmp_path, Size(640, 320))), Blind())
+    judge.sees = shows_white
+    run_until(stream, lambda: stream.state == "ended" and stream.wait(0.1), 60)
+    assert judge.leaks > 0.9 * judge.pictures
+
+
+def changing(folder: Path, other: Size) -> Path:
+    """A stream that changes its size five times."""
+    first = write_clip(folder / "first.ts", seconds=0.6)
+    second = write_clip(folder / "second.ts", seconds=0.6, size=other)
+    both = folder / "both.ts"
+    both.write_bytes((first.read_bytes() + second.read_bytes()) * 3)
+    return both
+
+
+@pytest.mark.real
+def test_an_rtsp_camera_changes_its_size(clip: Path, tmp_path: Path) -> None:
+    need("GStreamer's RTSP server", rtsp.available())
+    bigger = write_clip(tmp_path / "bigger.ts", seconds=1, size=Size(640, 360))
+    both = tmp_path / "both.ts"
+    both.write_bytes(clip.read_bytes() + bigger.read_bytes())
+    port = rtsp.free_port()
+    with rtsp.serving(both, port):
+        stream, judge = protected(f"rtsp://127.0.0.1:{port}/clip", SeeingDetector())
+        judge.sees = shows_white
+        run_until(stream, lambda: stream.tally.events["size changes"] >= 2 and judge.masked > 100, 60)
+    judge.verdict()
+    assert len(judge.sizes) == 1
+
+
+def test_another_shape_is_shown_between_black_bars(tmp_path: Path) -> None:
+    narrow = write_clip(tmp_path / "narrow.mp4", seconds=0.2, size=Size(192, 192), format_name="mp4")
+    with LiveSource(LiveSpec(str(narrow)), tally=Tally(), size=SIZE) as source:
+        frame = next(iter(source))
+    assert frame.size == SIZE
+    assert (frame.luma[:, :64] == 16).all()
+    assert (frame.luma[:, 256:] == 16).all()
+    assert abs(int(frame.luma[100, 80]) - 170) < 8  # the lighter bar of the scene
+    assert abs(int(frame.luma[10, 200]) - 110) < 8
+    assert (frame.chroma[:, :32] == 128).all()
+
+
+def test_a_file_is_played_at_its_own_pace_and_over_again(tmp_path: Path) -> None:
+    short = write_clip(tmp_path / "short.mp4", seconds=0.4, format_name="mp4")
+    begun = time.monotonic()
+    spec = LiveSpec(str(short), loop=True)
+    with LiveSource(spec, tally=Tally()) as source:
+        stamps = []
+        for frame in source:
+            stamps.append(frame.time_s)
+            if len(stamps) == 30:
+                break
+    assert stamps == pytest.approx([n / 25 for n in range(30)], abs=0.002)
+    assert time.monotonic() - begun > 1.1
+
+
+def test_a_file_that_is_missing_is_said_at_once() -> None:
+    with pytest.raises(InputError, match="no such file: nowhere"):
+        LiveSource(LiveSpec("nowhere.mp4"), tally=Tally())
+
+
+def test_a_webcam_that_is_missing_is_said_at_once() -> None:
+    with pytest.raises(InputError, match="cannot be opened"):
+        LiveSource(LiveSpec("97"), tally=Tally())
+
+
+def _free_udp_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def _wait(done: object, timeout_s: float = 60.0) -> Iterator[None] | None:
+    until = time.monotonic() + timeout_s
+    while not done():  # type: ignore[operator]
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return None

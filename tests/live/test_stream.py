@@ -1,0 +1,264 @@
+"""A stream under faults, closely timed; proof/test_faults.py tries every fault on a real connection."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from streamer.errors import InputError
+from streamer.frame import Frame, Size
+from streamer.live import supervisor as supervising
+from streamer.live import timing
+from streamer.live.stream import LiveStream
+from streamer.media.egress import H264, Egress, Encoded, PacketQueue
+from streamer.proof.scene import (
+    FACE,
+    Judge,
+    ScriptedDetector,
+    cameras,
+    frames,
+    luma_with_face,
+    run_until,
+    shows_face,
+    watched,
+)
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "DELAYS_S", (0.3, 0.5))
+    monkeypatch.setattr(supervising, "STALL_S", 0.5)
+    monkeypatch.setattr(supervising, "_OPENING_S", 0.5)
+
+
+def test_the_judge_can_see_a_face_and_its_absence() -> None:
+    luma = luma_with_face()
+    assert shows_face(luma)
+    x0, y0, x1, y1 = FACE
+    luma[y0:y1, x0:x1] = 126
+    assert not shows_face(luma)
+
+
+def test_a_detector_that_finds_nothing_is_seen_by_the_judge() -> None:
+    class Blind(ScriptedDetector):
+        def __call__(self, frame: Frame, *, share: float = 1.0) -> Any:
+            return super().__call__(frame, share=share).take([])  # type: ignore[arg-type]
+
+    stream, judge = watched(cameras([frames]), Blind())
+    run_until(stream, lambda: judge.pictures > 20)
+    assert judge.leaks > 10
+
+
+def test_every_picture_is_masked_in_time_and_without_drops() -> None:
+    stream, judge = watched(cameras([lambda: frames(rate=25)]))
+    run_until(stream, lambda: judge.pictures > 50)
+    judge.verdict()
+    assert judge.masked >= 0.9 * judge.pictures
+    assert judge.closed
+    assert stream.egress.without_receipt == 0
+    assert stream.state == "stopped"
+
+
+def test_the_server_dies_and_returns() -> None:
+    def dies() -> Iterator[Frame]:
+        yield from frames(20)
+        raise InputError("the connection was lost")
+
+    def refuses() -> Iterator[Frame]:
+        raise InputError("connection refused")
+        yield
+
+    stream, judge = watched(cameras([dies, refuses, frames]))
+    run_until(stream, lambda: judge.masked > 60)
+    judge.verdict()
+    assert judge.covered > 10
+    assert judge.longest_silence_s < 0.6
+    assert stream.supervisor.reconnects == 2
+
+
+def test_a_connection_that_never_sends_and_one_that_falls_silent() -> None:
+    def silent() -> Iterator[Frame]:
+        time.sleep(30)
+        yield from frames()
+
+    def falls_silent() -> Iterator[Frame]:
+        yield from frames(20)
+        time.sleep(30)
+
+    stream, judge = watched(cameras([silent, falls_silent, frames]))
+    run_until(stream, lambda: judge.masked > 60)
+    judge.verdict()
+    assert judge.covered > 10
+    assert stream.supervisor.reconnects == 2
+
+
+def test_hanging_readers_do_not_pile_up() -> None:
+    def silent() -> Iterator[Frame]:
+        time.sleep(30)
+        yield from frames()
+
+    stream, _ = watched(cameras([silent]))
+    run_until(stream, lambda: "hang in the system" in (stream.supervisor.problem or ""))
+    assert stream.tally.events["readers left behind"] == 3
+
+
+@pytest.mark.parametrize("jump_s", [-100.0, -0.3, 30.0, 1e7])
+def test_time_stamps_jump(jump_s: float) -> None:
+    def jumping() -> Iterator[Frame]:
+        yield from frames(25)
+        yield from frames(start_s=0.5 + jump_s)
+
+    stream, judge = watched(cameras([jumping]))
+    run_until(stream, lambda: judge.masked > 50)
+    judge.verdict()
+    assert judge.longest_silence_s < 0.6
+
+
+def test_another_size_after_a_new_connection_is_the_reader_s_to_scale() -> None:
+    asked: list[Size | None] = []
+
+    def connect(size: Size | None) -> Iterator[Frame]:
+        asked.append(size)
+        return frames(20)
+
+    stream, judge = watched(connect)
+    run_until(stream, lambda: judge.masked > 30)
+    judge.verdict()
+    assert asked[0] is None
+    assert asked[1] == Size(320, 192)
+    assert judge.sizes == {(320, 192)}
+
+
+def test_the_detector_raises_from_the_first_frame_on() -> None:
+    def fault(run: int) -> None:
+        raise RuntimeError("no weights")
+
+    stream, judge = watched(cameras([frames]), ScriptedDetector(fault))
+    run_until(stream, lambda: judge.pictures > 40)
+    judge.verdict()
+    assert judge.masked == 0
+
+
+def test_the_detector_hangs_for_two_seconds() -> None:
+    def fault(run: int) -> None:
+        if run == 4:
+            time.sleep(2)
+
+    stream, judge = watched(cameras([frames]), ScriptedDetector(fault))
+    run_until(stream, lambda: judge.covered > 20 and judge.masked > 60)
+    judge.verdict()
+    assert judge.longest_silence_s < 0.6
+    assert stream.tally.events["covered: no picture in time"] > 20
+    assert stream.tally.events["frames late"] >= 1
+
+
+def test_the_detector_is_always_late() -> None:
+    stream, judge = watched(cameras([frames]), ScriptedDetector(lambda run: time.sleep(0.4)))
+    run_until(stream, lambda: judge.pictures > 80)
+    judge.verdict()
+    assert judge.longest_silence_s < 0.6
+    assert stream.supervisor.dropped > 0
+
+
+def test_a_viewer_that_stalls_slows_nobody() -> None:
+    class Stalled:
+        name, codecs = "stalled", H264
+
+        def __init__(self, stream: LiveStream) -> None:
+            self.queue = PacketQueue(10, want_key=stream.want_key)
+
+        def send(self, item: Encoded) -> None:
+            self.queue.put(item)
+
+        def close(self) -> None:
+            self.queue.close()
+
+        def counters(self) -> dict[str, int | str]:
+            return {"dropped": self.queue.dropped}
+
+    stream, judge = watched(cameras([frames]))
+    stalled = Stalled(stream)
+    stream.add(stalled)
+    run_until(stream, lambda: judge.pictures > 80)
+    judge.verdict()
+    assert judge.longest_silence_s < 0.5
+    assert stalled.queue.dropped > 40
+
+
+def test_an_outlet_that_raises_is_dropped_and_the_others_go_on() -> None:
+    class Broken(Judge):
+        def send(self, item: Encoded) -> None:
+            raise OSError("disk on fire")
+
+    stream, judge = watched(cameras([frames]))
+    stream.add(Broken(name="broken"))
+    run_until(stream, lambda: judge.pictures > 40)
+    judge.verdict()
+    assert "broken" in stream.egress.failed
+
+
+def test_new_settings_begin_a_session_without_a_gap() -> None:
+    stream, judge = watched(cameras([frames]))
+    stream.start()
+    _wait(lambda: judge.pictures > 20)
+    before = stream.tally.events["sessions"]
+    stream.change(stream.settings.model_copy(update={"style": "solid"}), stream._zones)
+    run = judge.pictures
+    _wait(lambda: judge.pictures > run + 30)
+    stream.stop(wait_s=10)
+    judge.verdict()
+    assert stream.tally.events["sessions"] == before + 1
+    assert stream.supervisor.reconnects == 0
+
+
+def test_the_egress_refuses_and_counts_what_holds_no_receipt() -> None:
+    from streamer.errors import RedactionError
+
+    egress = Egress()
+    for thing in (b"packet", av.Packet(b"packet"), next(frames(1)), Encoded(av.Packet(b"x"), "h264", None)):  # type: ignore[arg-type]
+        with pytest.raises(RedactionError):
+            egress.send(thing)
+    assert egress.without_receipt == 4
+    assert egress.passed == 0
+
+
+def test_look_ahead_delays_and_still_leaks_nothing() -> None:
+    stream, judge = watched(cameras([frames]), delay_ms=300)
+    run_until(stream, lambda: judge.pictures > 60)
+    judge.verdict()
+    assert judge.masked > 40
+
+
+def _wait(done: Any, timeout_s: float = 20.0) -> None:
+    until = time.monotonic() + timeout_s
+    while not done():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_weeks_of_lost_connections_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "DELAYS_S", (0.0,))
+    stream, judge = watched(cameras([lambda: frames(6, rate=200)]))
+    stream.start()
+    try:
+        _wait(lambda: stream.supervisor.reconnects >= 20, 60)
+        before = _held()
+        _wait(lambda: stream.supervisor.reconnects >= 100, 120)
+        after = _held()
+    finally:
+        stream.stop(wait_s=10)
+    judge.verdict()
+    handles, threads, kib = (late - early for late, early in zip(after, before, strict=True))
+    assert handles <= 0
+    assert threads <= 1  # the reader of the moment
+    assert kib < 16_384
+
+
+def _held() -> tuple[int, int, int]:
+    """File handles, threads and resident memory in KiB."""
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * 4
+    return len(list(Path("/proc/self/fd").iterdir())), threading.active_count(), resident

@@ -1,0 +1,296 @@
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from streamer.config import OutputPolicy
+from streamer.errors import ConfigError, OutputError, RedactionError
+from streamer.frame import Clean, Frame, FrameResult, Redacted
+from streamer.media import nal
+from streamer.media.gop import PacketGop
+from streamer.media.sink import FileSink, check_output
+from streamer.media.source import AudioPacket, FileSource
+from streamer.tally import Tally
+from tests import clips
+from tests.clips import Clip
+
+B_FRAMES = {"bf": "3", "preset": "veryfast"}
+
+
+def redacted(frame: Frame) -> Redacted:
+    return Redacted(frame, FrameResult(frame.index, frame.pts, frame.time_s, *_size(frame)))
+
+
+def _size(frame: Frame) -> tuple[int, int]:
+    return frame.size.width, frame.size.height
+
+
+def convert(
+    path: Path, target: Path, policy: OutputPolicy = OutputPolicy(), clean: frozenset[int] = frozenset()
+) -> Tally:
+    """Pass a file through; the groups of pictures numbered in `clean` go as packets."""
+    tally = Tally()
+    with FileSource(path, tally=tally) as source, FileSink(target, source, policy, tally=tally) as sink:
+        for item in _by_group(source, clean):
+            sink.write(item)
+    return tally
+
+
+def _by_group(source: FileSource, clean: frozenset[int]) -> Iterator[Redacted | Clean | AudioPacket]:
+    held: list[Frame] = []
+    number = -1
+
+    def leave() -> Iterator[Redacted | Clean]:
+        if held and number in clean and held[0].gop is not None:
+            assert held[0].gop.copyable
+            yield Clean(held[0].gop)
+        else:
+            yield from (redacted(frame) for frame in held)
+        held.clear()
+
+    for item in source:
+        if isinstance(item, AudioPacket):
+            yield item
+            continue
+        if not held or item.gop is not held[0].gop:
+            yield from leave()
+            number += 1
+        held.append(item)
+    yield from leave()
+
+
+def packets_of(path: Path) -> list[av.Packet]:
+    with av.open(str(path)) as container:
+        return [packet for packet in container.demux(container.streams.video[0]) if packet.size]
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "mov", "ts", "flv"])
+def test_times_frames_and_size_are_those_of_the_input(tmp_path: Path, ending: str) -> None:
+    path = clips.make(tmp_path / "in.mp4", Clip(options=B_FRAMES, audio="aac"))
+    target = tmp_path / f"out.{ending}"
+    convert(path, target, OutputPolicy(reencode="all"))
+    before, after = clips.look(path), clips.look(target)
+    assert len(after.times_s) == len(before.times_s)
+    assert after.sizes == before.sizes
+    spans = np.subtract(after.times_s, after.times_s[0])
+    assert spans == pytest.approx(np.subtract(before.times_s, before.times_s[0]), abs=0.0011)
+    assert after.audio_s is not None
+    assert before.audio_s is not None
+    offset = after.times_s[0] - before.times_s[0]
+    assert after.audio_s[0] - before.audio_s[0] == pytest.approx(offset, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("codec", "name", "ending"),
+    [("h264", "h264", "mp4"), ("hevc", "hevc", "mp4"), ("av1", "av1", "mkv"), ("vp9", "vp9", "webm")],
+)
+def test_every_codec_can_be_written_and_read_again(
+    tmp_path: Path, codec: str, name: str, ending: str
+) -> None:
+    path = clips.make(tmp_path / "in.mp4", Clip(audio="aac"))
+    target = tmp_path / f"out.{ending}"
+    convert(path, target, OutputPolicy(codec=codec))
+    seen = clips.look(target)
+    assert seen.codec in (name, "libdav1d", "libvpx-vp9")
+    assert len(seen.times_s) == 30
+    spans = np.subtract(seen.times_s, seen.times_s[0])
+    assert spans == pytest.approx(clips.look(path).times_s, abs=0.0011)
+    assert seen.audio_s is not None
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mov", "mkv", "ts"])
+@pytest.mark.parametrize("options", [{}, B_FRAMES], ids=["plain", "b_frames"])
+@pytest.mark.parametrize("clean", [{0, 2, 4}, {1, 3}, {0, 1, 2, 3, 4}, {1, 2}])
+def test_copied_groups_are_bit_identical_and_every_time_stamp_holds(
+    tmp_path: Path, ending: str, options: dict[str, str], clean: set[int]
+) -> None:
+    path = clips.make(tmp_path / "in.mp4", Clip(frames=50, options=options, audio="aac"))
+    target = tmp_path / f"out.{ending}"
+    convert(path, target, clean=frozenset(clean))
+    before, after = clips.look(path), clips.look(target)
+    spans = np.subtract(after.times_s, after.times_s[0])
+    assert spans == pytest.approx(np.subtract(before.times_s, before.times_s[0]), abs=0.0011)
+    for index, (old, new) in enumerate(zip(clips.lumas(path), clips.lumas(target), strict=True)):
+        if index // 10 in clean:
+            assert np.array_equal(old, new), f"picture {index} was changed"
+        else:
+            assert np.abs(old.astype(int) - new.astype(int)).mean() < 6
+    if ending == "mkv":
+        return  # Matroska stores no decoding time stamps
+    stamps = [packet.dts for packet in packets_of(target) if packet.dts is not None]
+    assert all(first < second for first, second in pairwise(stamps))
+    assert all(packet.dts is None or packet.dts <= packet.pts for packet in packets_of(target))
+
+
+def test_nothing_but_slices_travels_with_copied_packets(tmp_path: Path) -> None:
+    path = clips.make(tmp_path / "in.mp4", Clip(frames=20))
+    assert b"x264 - core" in path.read_bytes(), "the clip should carry an SEI message to begin with"
+    target = tmp_path / "out.mp4"
+    convert(path, target, clean=frozenset({0, 1}))
+    assert b"x264 - core" not in target.read_bytes()
+    for packet in packets_of(target):
+        assert {nal.kind(unit) for unit in nal.from_lengths(bytes(packet), 4)} <= {1, 5}
+
+
+def test_metadata_travels_only_if_asked(tmp_path: Path) -> None:
+    tags = {"title": "Anna", "location": "+48.1+011.5/", "creation_time": "2020-01-01T00:00:00Z"}
+    path = clips.make(tmp_path / "in.mov", Clip(metadata=tags))
+    convert(path, tmp_path / "without.mov")
+    assert "Anna" not in str(clips.look(tmp_path / "without.mov").metadata)
+    assert b"Anna" not in (tmp_path / "without.mov").read_bytes()
+    assert b"+48.1" not in (tmp_path / "without.mov").read_bytes()
+    convert(path, tmp_path / "with.mov", OutputPolicy(keep_metadata=True))
+    assert clips.look(tmp_path / "with.mov").metadata["title"] == "Anna"
+
+
+def test_subtitles_data_and_cover_art_stay_behind_and_are_named(tmp_path: Path) -> None:
+    plain = clips.make(tmp_path / "plain.mkv", Clip(frames=10))
+    path = tmp_path / "in.mkv"
+    with av.open(str(plain)) as old, av.open(str(path), "w") as new:
+        video = new.add_stream_from_template(old.streams.video[0])
+        text = new.add_mux_stream("subrip")
+        new.add_attachment("cover.jpg", "image/jpeg", b"\xff\xd8 not looked at \xff\xd9")
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = video
+                new.mux(packet)
+        words = av.Packet(b"Anna goes home")
+        words.pts, words.dts, words.duration, words.time_base, words.stream = 0, 0, 300, text.time_base, text
+        new.mux(words)
+    tally = convert(path, tmp_path / "out.mkv")
+    assert clips.look(tmp_path / "out.mkv").kinds == ["video"]
+    assert b"Anna" not in (tmp_path / "out.mkv").read_bytes()
+    assert any("subtitle" in note for note in tally.notes)
+
+
+def test_audio_can_be_dropped_and_is_encoded_where_the_container_wants_it(tmp_path: Path) -> None:
+    path = clips.make(tmp_path / "in.mkv", Clip(audio="pcm_s16le"))
+    convert(path, tmp_path / "without.mp4", OutputPolicy(audio="drop"))
+    assert clips.look(tmp_path / "without.mp4").kinds == ["video"]
+    tally = convert(path, tmp_path / "with.mp4")
+    assert clips.look(tmp_path / "with.mp4").audio_s is not None
+    assert any("encoded as aac" in note for note in tally.notes)
+    convert(path, tmp_path / "same.mkv")
+    assert clips.look(tmp_path / "same.mkv").audio_s == clips.look(path).audio_s
+
+
+@pytest.mark.parametrize(
+    ("codec", "rate", "ending", "becomes"),
+    [
+        ("libopus", 48_000, "mov", "aac"),
+        ("pcm_s24be", 48_000, "mov", "pcm_s24be"),
+        ("pcm_s16le", 192_000, "mp4", "aac"),
+        ("pcm_s16le", 5_500, "mp4", "aac"),
+        ("pcm_s16le", 44_100, "webm", "opus"),
+    ],
+)
+def test_unusual_sound_comes_along(tmp_path: Path, codec: str, rate: int, ending: str, becomes: str) -> None:
+    video = clips.make(tmp_path / "video.mkv", Clip(frames=25))
+    path, target = tmp_path / "in.mkv", tmp_path / f"out.{ending}"
+    with av.open(str(video)) as old, av.open(str(path), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        sound = new.add_stream(codec, rate=rate, layout="stereo")
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 2 * rate), np.int16), "s16", "stereo")
+        silence.sample_rate = rate
+        packets = [*sound.encode(silence), *sound.encode(None)]  # the header needs it opened
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                new.mux(packet)
+        new.mux(packets)
+    convert(path, target, OutputPolicy(preset=None))
+    with av.open(str(target)) as container:
+        track = container.streams.audio[0]
+        assert track.codec_context.name.removeprefix("lib") == becomes
+        lasts_s = sum(frame.samples / frame.sample_rate for frame in container.decode(track))
+    assert lasts_s == pytest.approx(1, abs=0.15)  # the last block is filled up
+
+
+def test_a_file_that_starts_late_starts_late(tmp_path: Path) -> None:
+    stamps = [5000 + 40 * i for i in range(20)]
+    path = clips.make(tmp_path / "late.mkv", Clip(frames=20, pts=stamps))
+    convert(path, tmp_path / "out.mkv")
+    assert clips.look(tmp_path / "out.mkv").times_s == pytest.approx([stamp / 1000 for stamp in stamps])
+
+
+def test_interlaced_material_stays_interlaced(tmp_path: Path) -> None:
+    path = clips.make(tmp_path / "tv.ts", Clip(frames=20, options={"x264-params": "tff=1"}))
+    convert(path, tmp_path / "out.ts")
+    with av.open(str(tmp_path / "out.ts")) as container:
+        assert all(picture.interlaced_frame for picture in container.decode(video=0))
+
+
+def test_odd_sizes_are_exact_where_the_codec_can(tmp_path: Path) -> None:
+    path = clips.make(tmp_path / "odd.mkv", Clip(width=191, height=107, codec="ffv1", frames=5))
+    convert(path, tmp_path / "out.webm")
+    assert clips.look(tmp_path / "out.webm").sizes == {(191, 107)}
+    tally = convert(path, tmp_path / "out.mp4")
+    assert clips.look(tmp_path / "out.mp4").sizes == {(192, 108)}
+    assert any("even sizes" in note for note in tally.notes)
+
+
+def test_a_raw_frame_is_refused_at_run_time(tmp_path: Path) -> None:
+    path = clips.make(tmp_path / "in.mp4")
+    target = tmp_path / "out.mp4"
+    with pytest.raises(RedactionError), FileSource(path, tally=Tally()) as source:
+        with FileSink(target, source, OutputPolicy(), tally=Tally()) as sink:
+            for item in source:
+                sink.write(item)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_leaves_no_file_at_all(tmp_path: Path) -> None:
+    path = clips.make(tmp_path / "in.mp4")
+
+    class Stop(Exception):
+        pass
+
+    def half() -> None:
+        with FileSource(path, tally=Tally()) as source:
+            with FileSink(tmp_path / "out.mp4", source, OutputPolicy(), tally=Tally()) as sink:
+                for item in source:
+                    assert isinstance(item, Frame)
+                    sink.write(redacted(item))
+                    assert not (tmp_path / "out.mp4").exists()
+                    if item.index == 15:
+                        raise Stop
+
+    with pytest.raises(Stop):
+        half()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    path = clips.make(tmp_path / "in.mp4", Clip(frames=60, options={"crf": "1"}))
+    (tmp_path / "out.mp4.part").symlink_to("/dev/full")
+    with pytest.raises(OutputError, match="cannot be written"):
+        convert(path, tmp_path / "out.mp4", OutputPolicy(reencode="all", crf=1))
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_clean_group_of_another_source_is_refused(tmp_path: Path) -> None:
+    path = clips.make(tmp_path / "in.mp4")
+    gop = PacketGop(0, 0, lambda packets, first: iter(()))
+    with pytest.raises(RedactionError), FileSource(path, tally=Tally()) as source:
+        with FileSink(tmp_path / "o.mp4", source, OutputPolicy(reencode="all"), tally=Tally()) as sink:
+            sink.write(Clean(gop))
+
+
+def test_outputs_that_would_destroy_something_are_refused(tmp_path: Path) -> None:
+    path = clips.make(tmp_path / "in.mp4", Clip(frames=2))
+    other = tmp_path / "other.mp4"
+    other.write_bytes(b"precious")
+    with pytest.raises(ConfigError, match="replace the input"):
+        check_output(path, path, overwrite=True)
+    with pytest.raises(ConfigError, match="--overwrite"):
+        check_output(path, other, overwrite=False)
+    with pytest.raises(OutputError, match="no such folder"):
+        check_output(path, tmp_path / "nowhere" / "out.mp4", overwrite=False)
+    with pytest.raises(ConfigError, match="ending"):
+        check_output(path, tmp_path / "out.xyz", overwrite=False)
+    check_output(path, other, overwrite=True)

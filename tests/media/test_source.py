@@ -1,0 +1,225 @@
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from streamer.errors import InputError
+from streamer.frame import Frame, Size
+from streamer.media.source import AudioPacket, FileSource
+from streamer.tally import Tally
+from tests import clips
+from tests.clips import Clip
+
+
+def frames_of(path: Path, tally: Tally | None = None) -> list[Frame]:
+    with FileSource(path, tally=tally or Tally()) as source:
+        return [item for item in source if isinstance(item, Frame)]
+
+
+@pytest.mark.parametrize(
+    ("name", "clip"),
+    [
+        ("a.mp4", Clip()),
+        ("b_frames.mp4", Clip(options={"bf": "3", "preset": "veryfast"})),
+        ("a.mkv", Clip(options={"bf": "2"})),
+        ("a.ts", Clip()),
+        ("a.avi", Clip(codec="mpeg4")),
+        ("hevc.mp4", Clip(codec="libx265")),
+        ("vp9.webm", Clip(codec="libvpx-vp9", options={"deadline": "realtime", "cpu-used": "8"})),
+        ("ten_bit.mp4", Clip(pixel_format="yuv420p10le")),
+        ("four_four_four.mp4", Clip(pixel_format="yuv444p")),
+        ("full_range.mp4", Clip(pixel_format="yuvj420p")),
+        ("mjpeg.avi", Clip(codec="mjpeg", pixel_format="yuvj422p")),
+        ("ffv1.mkv", Clip(codec="ffv1", pixel_format="bgr0")),
+        ("one.mp4", Clip(frames=1)),
+    ],
+)
+def test_every_kind_of_file_becomes_frames_with_the_file_s_own_times(
+    tmp_path: Path, name: str, clip: Clip
+) -> None:
+    path = clips.make(tmp_path / name, clip)
+    frames = frames_of(path)
+    assert [frame.time_s for frame in frames] == pytest.approx(clips.look(path).times_s)
+    assert [frame.index for frame in frames] == list(range(clip.frames))
+    first = frames[0]
+    assert first.size == Size(192, 108)
+    assert first.luma.shape == (108, 192)
+    assert first.chroma.shape == (54, 96, 2)
+    expected = clips.texture(0, 192, 108).astype(float) @ [0.299, 0.587, 0.114]
+    luma = first.luma.astype(float)
+    if not first.color.full_range:
+        luma = (luma - 16) * 255 / 219
+    assert np.abs(luma - expected).mean() < 12
+
+
+def test_luma_of_plain_video_is_bit_identical(tmp_path: Path) -> None:
+    path = clips.make(tmp_path / "a.mp4")
+    for frame, luma in zip(frames_of(path), clips.lumas(path), strict=True):
+        assert np.array_equal(frame.luma, luma)
+
+
+def test_variable_frame_times_are_kept(tmp_path: Path) -> None:
+    stamps = [0, 40, 120, 130, 400, 410, 900, 905, 910, 2000]
+    path = clips.make(tmp_path / "vfr.mkv", Clip(frames=10, pts=stamps))
+    assert [frame.time_s for frame in frames_of(path)] == pytest.approx([stamp / 1000 for stamp in stamps])
+
+
+def test_a_rotated_picture_becomes_upright(tmp_path: Path) -> None:
+    def corner(index: int, width: int, height: int) -> np.ndarray:
+        picture = np.zeros((height, width, 3), np.uint8)
+        picture[: height // 2, : width // 2] = 255
+        return picture
+
+    path = clips.make(tmp_path / "phone.mp4", Clip(rotation=90, draw=corner))
+    with FileSource(path, tally=Tally()) as source:
+        assert source.info.size == Size(108, 192)
+        assert source.info.copy_refusal == "the source is rotated"
+        frame = next(item for item in source if isinstance(item, Frame))
+    with av.open(str(path)) as container:
+        picture = next(container.decode(video=0))
+        upright = np.rot90(picture.to_ndarray(format="gray"), picture.rotation // 90)
+    assert np.abs(frame.luma.astype(int) - upright.astype(int)).mean() < 25
+    assert frame.vectors is None
+
+
+@pytest.mark.parametrize("turn", [0, 90])
+def test_a_mirrored_picture_is_seen_as_players_show_it(tmp_path: Path, turn: int) -> None:
+    """A front camera's flip is not the half turn as which it looks in the first column of its matrix."""
+    mirror = [-65536, 0, 0, 0, 65536, 0] if turn == 0 else [0, 65536, 0, 65536, 0, 0]
+    path = clips.make(tmp_path / "selfie.mp4", Clip(frames=2, rotation=180))
+    plain = [-65536, 0, 0, 0, -65536, 0]
+    old, new = (b"".join(value.to_bytes(4, "big", signed=True) for value in row) for row in (plain, mirror))
+    data = path.read_bytes()
+    assert data.count(old) == 1
+    path.write_bytes(data.replace(old, new))
+    luma = next(clips.lumas(path))
+    with FileSource(path, tally=Tally()) as source:
+        assert source.info.copy_refusal == "the source is rotated"
+        frame = next(item for item in source if isinstance(item, Frame))
+    assert np.array_equal(frame.luma, luma[:, ::-1] if turn == 0 else luma.T)
+
+
+@pytest.mark.parametrize("turn", [90, 180, 270])
+def test_planes_of_rotated_pictures_fit_each_other(tmp_path: Path, turn: int) -> None:
+    frame = frames_of(clips.make(tmp_path / "phone.mp4", Clip(rotation=turn, width=96, height=64)))[0]
+    assert frame.chroma.shape == (frame.luma.shape[0] // 2, frame.luma.shape[1] // 2, 2)
+
+
+def test_odd_sizes_get_even_planes_with_the_last_line_repeated(tmp_path: Path) -> None:
+    path = clips.make(tmp_path / "odd.mkv", Clip(width=191, height=107, codec="ffv1", pixel_format="yuv420p"))
+    frame = frames_of(path)[0]
+    assert frame.size == Size(191, 107)
+    assert frame.luma.shape == (108, 192)
+    assert np.array_equal(frame.luma[106], frame.luma[107])
+    assert np.array_equal(frame.luma[:, 190], frame.luma[:, 191])
+
+
+def test_frames_do_not_share_memory_with_the_decoder(tmp_path: Path) -> None:
+    path = clips.make(tmp_path / "a.mp4")
+    clean = [frame.luma.copy() for frame in frames_of(path)]
+    with FileSource(path, tally=Tally()) as source:
+        for item in source:
+            if isinstance(item, Frame):
+                assert np.array_equal(item.luma, clean[item.index])
+                item.luma[:] = 0
+                item.chroma[:] = 128
+
+
+def test_audio_comes_in_container_order(tmp_path: Path) -> None:
+    path = clips.make(tmp_path / "sound.mp4", Clip(audio="aac"))
+    with FileSource(path, tally=Tally()) as source:
+        kinds = [type(item) for item in source]
+    assert kinds.count(Frame) == 30
+    assert kinds.count(AudioPacket) > 30
+    with FileSource(path, tally=Tally(), audio=False) as source:
+        assert {type(item) for item in source} == {Frame}
+
+
+def test_groups_hold_the_packets_of_their_frames(tmp_path: Path) -> None:
+    path = clips.make(tmp_path / "a.mp4", Clip(options={"bf": "2", "preset": "veryfast"}))
+    frames = frames_of(path)
+    gops = list(dict.fromkeys(frame.gop for frame in frames))
+    assert len(gops) == 3
+    assert all(gop.copyable for gop in gops)
+    assert [len(gop.packets) for gop in gops] == [10, 10, 10]
+    again = list(gops[1].decode_again(7))
+    assert [frame.index for frame in again] == list(range(10, 17))
+    for first, second in zip(frames[10:17], again, strict=True):
+        assert np.array_equal(first.luma, second.luma)
+        assert first.pts == second.pts
+
+
+def test_a_group_without_end_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamer.media.gop.MOST_PACKETS", 20)
+    frames = frames_of(clips.make(tmp_path / "a.mp4", Clip(gop=30)))
+    assert not frames[-1].gop.copyable
+    assert frames[-1].gop.refusal == "longer than what is kept in memory"
+
+
+def test_open_groups_are_not_copied(tmp_path: Path) -> None:
+    path = clips.make(
+        tmp_path / "open.mp4",
+        Clip(
+            frames=40,
+            options={"preset": "veryfast", "x264-params": "open-gop=1:bframes=3:keyint=10:scenecut=0"},
+        ),
+    )
+    frames = frames_of(path)
+    later = {frame.gop for frame in frames[15:]}
+    assert later == {frames[0].gop}, "a group that does not start at an IDR picture was cut off"
+
+
+def test_a_cut_off_file_gives_what_can_be_decoded(tmp_path: Path) -> None:
+    whole = clips.make(tmp_path / "whole.ts", Clip(frames=60))
+    cut = tmp_path / "cut.ts"
+    data = whole.read_bytes()
+    cut.write_bytes(data[: len(data) * 2 // 3])
+    tally = Tally()
+    frames = frames_of(cut, tally)
+    assert 20 < len(frames) < 60
+    assert [frame.pts for frame in frames] == sorted({frame.pts for frame in frames})
+
+
+def test_damage_in_the_middle_is_survived_and_not_copied(tmp_path: Path) -> None:
+    whole = clips.make(tmp_path / "whole.ts", Clip(frames=60))
+    data = bytearray(whole.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 3000] = bytes(3000)
+    hurt = tmp_path / "hurt.ts"
+    hurt.write_bytes(data)
+    frames = frames_of(hurt)
+    assert len(frames) > 30
+    assert any(frame.gop is None or not frame.gop.copyable for frame in frames)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("empty.mp4", b"", "is empty"),
+        ("text.mp4", b"just some words, no video at all\n" * 30, "not a video"),
+    ],
+)
+def test_what_is_no_video_is_refused_in_one_line(
+    tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=words) as caught:
+        FileSource(path, tally=Tally())
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files_folders_and_sound_only_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        FileSource(tmp_path / "missing.mp4", tally=Tally())
+    with pytest.raises(InputError, match="is a folder"):
+        FileSource(tmp_path, tally=Tally())
+    sound = tmp_path / "sound.m4a"
+    with av.open(str(sound), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=48_000, layout="mono")
+        for index in range(10):
+            container.mux(stream.encode(clips._tone(index, 25)))
+        container.mux(stream.encode(None))
+    with pytest.raises(InputError, match="no video stream"):
+        FileSource(sound, tally=Tally())

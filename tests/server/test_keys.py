@@ -1,0 +1,92 @@
+import hmac
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from streamer.errors import ConfigError
+from streamer.server import keys as keyring
+from streamer.server.keys import Keys, hashed, keys_from, new_key, read_keys
+from tests.server.conftest import Start
+from tests.server.test_refusals import message_of
+
+KEY, OTHER = new_key(), new_key()
+KEYS = keys_from([hashed(KEY), "# a comment", "", f"{hashed(OTHER)}  # with a note"])
+
+
+@pytest.mark.parametrize(
+    "headers", [{"X-API-KEY": KEY}, {"X-RapidAPI-Key": OTHER}, {"Authorization": f"Bearer {KEY}"}]
+)
+def test_a_key_opens(start: Start, headers: dict[str, str]) -> None:
+    assert start(KEYS).get("/v1/modes", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {}, {"X-API-KEY": ""}, {"X-API-KEY": "wrong"}, {"X-API-KEY": hashed(KEY)}, {"X-API-KEY": KEY[:-1]},
+        {"Authorization": f"Basic {KEY}"}, {"Authorization": "Bearer "}, {"X-API-KEY": "wrong", "X-RapidAPI-Key": KEY},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "place", ["GET /v1/modes", "GET /v1/version", "POST /v1/results", "POST /v1/anonymize"]
+)
+def test_without_the_right_key_nothing_opens(start: Start, headers: dict[str, str], place: str) -> None:
+    response = start(KEYS).request(*place.split(), headers=headers)
+    message = message_of(response, 401)
+    assert KEY not in message
+    assert "www-authenticate" in response.headers
+
+
+def test_comparison_takes_every_key_and_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    compare = hmac.compare_digest
+    monkeypatch.setattr(keyring.hmac, "compare_digest", lambda *pair: asked.append(pair) or compare(*pair))
+    assert KEYS.opens(KEY)
+    assert not KEYS.opens("wrong")
+    assert not KEYS.opens(None)
+    assert len(asked) == 3 * len(KEYS.digests)
+    assert all(len(first) == len(second) == 32 for first, second in asked)
+
+
+def test_keys_are_kept_as_hashes(tmp_path: Path) -> None:
+    path = tmp_path / "keys.txt"
+    path.write_text(hashed(KEY))
+    assert read_keys(path) == Keys(KEYS.digests[:1])
+    assert KEY not in path.read_text() + repr(read_keys(path))
+    for text in (KEY, "sha256:", "sha256:00", "md5:" + "0" * 64):
+        path.write_text(text)
+        with pytest.raises(ConfigError) as refused:
+            read_keys(path)
+        assert KEY not in str(refused.value)
+    with pytest.raises(ConfigError):
+        read_keys(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
+def test_without_keys_only_this_machine_is_served(start: Start, host: str) -> None:
+    with pytest.raises(ConfigError, match="this machine only"):
+        start(host=host)
+    assert start(KEYS, host=host).get("/v1/modes", headers={"X-API-KEY": KEY}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "attacker.example"},  # a name that was made to point here
+        {"Origin": "https://attacker.example"},  # a page from elsewhere
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:9999"},
+        {"Host": "127.0.0.1.attacker.example"},
+        {"Host": ""},
+    ],
+)
+def test_pages_from_elsewhere_cannot_use_the_browsers_machine(
+    client: TestClient, headers: dict[str, str]
+) -> None:
+    message_of(client.get("/v1/modes", headers=headers), 403)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost", "[::1]:8080", "LOCALHOST:1"])
+def test_this_machine_is_served_under_its_names(client: TestClient, host: str) -> None:
+    assert client.get("/v1/modes", headers={"Host": host, "Origin": f"http://{host}"}).status_code == 200

@@ -1,0 +1,90 @@
+"""The page of live streams in a real browser: what a person sees and may do."""
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from streamer.proof.scene import write_clip
+from streamer.server.keys import hashed, keys_from
+from tests.server.browser import Browser, chromium
+from tests.server.live_serving import serving
+
+PICTURE = """
+const video = document.querySelector('video');
+if (!video || !video.videoWidth) return null;
+const canvas = document.createElement('canvas');
+canvas.width = video.videoWidth; canvas.height = video.videoHeight;
+canvas.getContext('2d').drawImage(video, 0, 0);
+return canvas.toDataURL('image/png').split(',')[1];
+"""
+BUTTON = "[...document.querySelectorAll('button')].find((one) => one.textContent === '{}')"
+DRAW = """
+const overlay = document.querySelector('.stream-stage svg'), place = overlay.getBoundingClientRect();
+const button = [...document.querySelectorAll('button')].find((one) => one.textContent === 'Draw a masked zone');
+button.click();
+for (const [x, y] of [[.02, .1], [.3, .1], [.3, .9], [.02, .9]]) {
+  const at = { clientX: place.left + x * place.width, clientY: place.top + y * place.height, detail: 1 };
+  overlay.dispatchEvent(new PointerEvent('pointerdown', at));
+}
+button.click();
+"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with chromium(tmp_path_factory.mktemp("browser")) as session:
+        yield session
+
+
+def shown(browser: Browser) -> np.ndarray:
+    """What the player shows now, grey."""
+    data = base64.b64decode(browser.wait(PICTURE))
+    return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE))
+
+
+@pytest.mark.real
+def test_a_person_watches_draws_a_zone_stops_and_starts(browser: Browser, tmp_path: Path) -> None:
+    from streamer.proof.scene import shows_face
+
+    clip = write_clip(tmp_path / "face.mp4", format_name="mp4")
+    with serving({"front-door": {"source": str(clip), "loop": True, "style": "solid"}}) as served:
+        browser.open(served.url)
+        picture = shown(browser)
+        assert picture.shape == (192, 320)
+        assert not shows_face(picture)
+        clear = float(np.median(picture[60:130, 10:36]))
+        browser.wait("return document.querySelectorAll('.stream-stage rect').length > 0")
+        text = browser.run("return document.body.innerText")
+        assert "front-door" in text
+        assert "Frames covered" in text
+        browser.run(DRAW)
+        served.wait(lambda: (served.streams.fleet.known["front-door"].zones or {}).get("mask"))
+        browser.wait("return document.querySelectorAll('.stream-stage polygon.mask').length === 1")
+        before = served.streams.fleet.get("front-door")
+        served.wait(lambda: abs(float(np.median(shown(browser)[60:130, 10:36])) - clear) > 40)
+        assert served.streams.fleet.get("front-door") is before
+        browser.run(f"{BUTTON.format('Stop')}.click()")
+        browser.wait("return document.querySelector('.stream-state').textContent === 'stopped'")
+        assert served.streams.fleet.get("front-door") is None
+        browser.run(f"{BUTTON.format('Start')}.click()")
+        served.wait_live("front-door")
+        assert not shows_face(shown(browser))
+        asked = browser.run("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+        assert all(name.startswith((served.url, "data:")) for name in asked), asked
+
+
+@pytest.mark.real
+def test_the_page_asks_for_the_key(browser: Browser, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "face.mp4", format_name="mp4")
+    with serving(
+        {"door": {"source": str(clip), "loop": True}}, keys=keys_from([hashed("the key")])
+    ) as served:
+        browser.open(served.url)
+        browser.wait("return !document.getElementById('key-label').hidden")
+        assert browser.run("return document.querySelector('video')") is None
+        browser.type("#key", "the key\t")
+        assert shown(browser).shape == (192, 320)

@@ -1,0 +1,37 @@
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from streamer import resources
+from streamer.errors import ConfigError
+from streamer.server.settings import ServeSettings, load
+
+
+def test_the_preset_shows_every_key_with_its_default() -> None:
+    path = resources.path("configs/serve.toml")
+    assert load(path, {}) == ServeSettings()
+    text = path.read_text()
+    for section, fields in (
+        ("", set(ServeSettings.model_fields)),
+        ("limits", set(type(ServeSettings().limits).model_fields)),
+    ):
+        for name in fields - {"limits", "anonymize"}:
+            assert f"\n{name} = " in text or f"\n# {name} = " in text, (section, name)
+    assert set(tomllib.loads(text)) <= set(ServeSettings.model_fields)
+
+
+@pytest.mark.parametrize(
+    "text", ["prot = 1", "port = 70000", "[limits]\nmax_bytes = 0", "port = ", "[anonymize]\nx = 1"]
+)
+def test_wrong_settings_are_named(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "serve.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"serve\.toml"):
+        load(path, {})
+
+
+def test_flags_win(tmp_path: Path) -> None:
+    path = tmp_path / "serve.toml"
+    path.write_text("port = 1\nwaiting = 3")
+    assert (load(path, {"port": 2}).port, load(path, {"port": 2}).waiting) == (2, 3)

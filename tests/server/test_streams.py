@@ -1,0 +1,297 @@
+"""Live streams over HTTP, with a real server and real peers."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from streamer.errors import ConfigError
+from streamer.proof.scene import write_clip
+from streamer.server.keys import hashed, keys_from
+from streamer.server.settings import load
+from tests.server.live_serving import SDP, Served, Watcher, serving
+
+FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip") / "face.mp4", format_name="mp4")
+
+
+@pytest.fixture(scope="module")
+def served(clip: Path) -> Iterator[Served]:
+    with serving(
+        {"camera": {"source": str(clip), "loop": True, "hls": True}}, folders=(clip.parent,)
+    ) as server:
+        server.wait_live()
+        yield server
+
+
+def offer() -> str:
+    async def make() -> str:
+        watcher = Watcher("")
+        await watcher.peer.setLocalDescription(await watcher.peer.createOffer())
+        text = watcher.peer.localDescription.sdp
+        await watcher.peer.close()
+        return str(text)
+
+    return asyncio.run(make())
+
+
+def test_a_viewer_joins_watches_and_leaves(served: Served) -> None:
+    async def visit() -> Watcher:
+        watcher = Watcher(f"{served.url}/camera/whep")
+        async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
+            assert (await watcher.join(client)).status_code == 201
+            await watcher.watch(40)
+            assert (await client.delete(served.url + watcher.location)).status_code == 200
+        await watcher.leave()
+        return watcher
+
+    watcher = asyncio.run(visit())
+    assert watcher.leaks == 0
+    served.wait(lambda: served.http.get("/v1/streams/camera").json()["viewers"] == 0)
+
+
+def test_whep_answers_as_the_draft_says(served: Served) -> None:
+    sdp = offer()
+    answer = served.http.post("/camera/whep", content=sdp, headers=SDP)
+    assert answer.status_code == 201
+    assert answer.headers["content-type"] == "application/sdp"
+    assert answer.headers["location"].startswith("/camera/whep/")
+    assert answer.headers["etag"]
+    assert answer.headers["accept-patch"] == FRAGMENT["Content-Type"]
+    assert "a=sendonly" in answer.text
+    assert "H264/90000" in answer.text
+    assert "VP8/90000" not in answer.text
+    session = answer.headers["location"]
+    fragment = "a=mid:0\r\na=candidate:1 1 udp 2130706431 127.0.0.1 50000 typ host\r\na=end-of-candidates\r\n"
+    assert served.http.patch(session, content=fragment, headers=FRAGMENT).status_code == 204
+    assert served.http.patch(session, content=fragment, headers=SDP).status_code == 400
+    assert served.http.patch(session, content="a=candidate:x", headers=FRAGMENT).status_code == 400
+    assert served.http.delete(session).status_code == 200
+    assert served.http.delete(session).status_code == 404
+    assert (
+        served.http.patch(session, content=fragment, headers=FRAGMENT).json()["error"] == "session not found"
+    )
+
+
+def test_whep_refuses_what_it_cannot_serve(served: Served) -> None:
+    assert (
+        served.http.post("/camera/whep", content="v=0", headers={"Content-Type": "text/plain"}).status_code
+        == 400
+    )
+    assert served.http.post("/camera/whep", content="v=0", headers=SDP).status_code == 400
+    assert served.http.post("/camera/whep", content=b"\xff\xfe", headers=SDP).status_code == 400
+    assert served.http.post("/camera/whep", content="x" * 100_000, headers=SDP).status_code == 400
+    missing = served.http.post("/nobody/whep", content=offer(), headers=SDP)
+    assert missing.status_code == 404
+    assert missing.json() == {"status": "error", "error": "no stream is available on path 'nobody'"}
+    broken = offer().replace("H264", "H265").replace("VP8", "VP9")
+    assert served.http.post("/camera/whep", content=broken, headers=SDP).status_code == 400
+    assert served.http.get("/v1/streams/camera").json()["viewers"] == 0
+
+
+def test_options_tell_what_may_be_posted(served: Served) -> None:
+    answer = served.http.options("/camera/whep")
+    assert answer.status_code == 204
+    assert answer.headers["accept-post"] == "application/sdp"
+    assert "POST" in answer.headers["access-control-allow-methods"]
+
+
+def test_fifty_viewers_join_and_leave(clip: Path) -> None:
+    with serving({"camera": {"source": str(clip), "loop": True}}, viewers=30) as served:
+        served.wait_live()
+        threads = threading.active_count()
+
+        async def crowd() -> list[int]:
+            codes = []
+            async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
+                for wave in range(2):
+                    watchers = [
+                        Watcher(f"{served.url}/camera/whep", idle=place > 0)
+                        for place in range(25 if wave == 0 else 30)
+                    ]
+                    for watcher in watchers:
+                        codes.append((await watcher.join(client)).status_code)
+                    await watchers[0].watch(5)
+                    assert watchers[0].leaks == 0
+                    for place, watcher in enumerate(watchers):
+                        if place % 2 and watcher.location:
+                            await client.delete(served.url + watcher.location)
+                        await watcher.leave()
+                return codes
+
+        codes = asyncio.run(crowd())
+        assert codes.count(201) >= 50
+        assert set(codes) <= {201, 503}
+        served.wait(lambda: served.http.get("/v1/streams/camera").json()["viewers"] == 0, 60)
+        state = served.http.get("/v1/streams/camera").json()
+        assert state["state"] == "live"
+        assert state["egress_without_receipt"] == 0
+        assert threading.active_count() <= threads + 4  # the loop's own workers
+
+
+def test_streams_are_added_changed_and_removed_while_others_run(served: Served, clip: Path) -> None:
+    before = served.streams.fleet.get("camera")
+    added = served.http.put("/v1/streams/second", json={"source": str(clip), "loop": True})
+    assert added.status_code == 200
+    served.wait_live("second")
+    second = served.streams.fleet.get("second")
+    changed = served.http.patch("/v1/streams/second", json={"style": "solid", "hide": "faces"})
+    assert changed.json()["settings"]["style"] == "solid"
+    assert served.streams.fleet.get("second") is second, "masks change without a new connection"
+    stopped = served.http.patch("/v1/streams/second", json={"enabled": False})
+    assert stopped.json()["state"] == "stopped"
+    assert served.http.post("/second/whep", content=offer(), headers=SDP).status_code == 404
+    assert served.http.patch("/v1/streams/second", json={"enabled": True}).status_code == 200
+    served.wait_live("second")
+    assert served.http.delete("/v1/streams/second").status_code == 204
+    assert served.http.get("/v1/streams/second").status_code == 404
+    assert served.http.delete("/v1/streams/second").status_code == 404
+    assert served.streams.fleet.get("camera") is before
+    assert [stream["name"] for stream in served.http.get("/v1/streams").json()] == ["camera"]
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("bad name", {"source": "rtsp://cam/1"}),
+        ("v1", {"source": "rtsp://cam/1"}),
+        ("x", {}),
+        ("x", {"source": "rtsp://cam/1", "colour": "red"}),
+        ("x", {"source": "rtsp://me:hunter22@cam/1", "push": ["gopher://me:hunter22@host"]}),
+        ("x", {"source": "rtsp://me:hunter22@cam/1", "delay_ms": -1}),
+        ("x", {"source": "rtsp://me:hunter22@cam/1", "zones": {"mask": [[[0, 0], [2, 0], [1, 1]]]}}),
+        ("x", {"source": "/etc/passwd"}),
+        ("x", {"source": "rtsp://me:hunter22@cam/1", "record": "/tmp/elsewhere"}),
+        ("x", ["source"]),
+    ],
+)
+def test_wrong_settings_change_nothing_and_tell_no_secret(served: Served, name: str, body: object) -> None:
+    answer = served.http.put(f"/v1/streams/{name}", json=body)
+    assert answer.status_code == 400
+    assert "hunter22" not in answer.text
+    assert list(served.streams.fleet.known) == ["camera"]
+
+
+def test_no_answer_holds_a_password(served: Served) -> None:
+    body = {"source": "rtsp://me:hunter22@127.0.0.1:9/ch1", "push": ["rtsp://me:hunter22@127.0.0.1:9/x"]}
+    assert "hunter22" not in served.http.put("/v1/streams/secret", json=body).text
+    try:
+        served.wait(lambda: served.http.get("/v1/streams/secret").json()["problem"])
+        for path in ("/v1/streams", "/v1/streams/secret", "/metrics", "/healthz", "/readyz"):
+            assert "hunter22" not in served.http.get(path).text
+        assert served.http.get("/readyz").status_code == 200
+    finally:
+        served.http.delete("/v1/streams/secret")
+
+
+def test_objects_are_followed_frame_by_frame(served: Served) -> None:
+    found = []
+    with served.http.stream("GET", "/v1/streams/camera/objects") as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        for line in answer.iter_lines():
+            if line.startswith("data: "):
+                found.append(json.loads(line[6:]))
+            if len(found) == 20:
+                break
+    seen = [entry for entry in found if entry["objects"]]
+    assert seen
+    box = seen[0]["objects"][0]["box"]
+    assert seen[0]["objects"][0]["class"] == "Face"
+    assert box["x"] == pytest.approx(0.4, abs=0.05)
+    assert [entry["pts"] for entry in found] == sorted(entry["pts"] for entry in found)
+
+
+def test_hls_is_handed_out(served: Served) -> None:
+    playlist = served.wait(lambda: (r := served.http.get("/camera/index.m3u8")).status_code == 200 and r)
+    segment = next(line for line in playlist.text.splitlines() if line.endswith(".ts"))
+    answer = served.http.get(f"/camera/{segment}")
+    assert answer.headers["content-type"] == "video/mp2t"
+    assert answer.content[0] == 0x47
+    assert served.http.get("/camera/segment999.ts").status_code == 404
+    assert served.http.get("/nobody/index.m3u8").status_code == 404
+
+
+def test_metrics_count_what_happens(served: Served) -> None:
+    text = served.http.get("/metrics").text
+    values = {
+        line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line[0] != "#"
+    }
+    label = '{stream="camera"}'
+    assert values[f"streamer_frames_in_total{label}"] > 3
+    assert values[f"streamer_frames_out_total{label}"] > 3
+    assert values[f"streamer_egress_without_receipt_total{label}"] == 0
+    assert values[f"streamer_latency_seconds_count{label}"] > 3
+    for name in ("frames_dropped_total", "frames_covered_total", "reconnects_total", "viewers", "masks",
+                 "carried_box_age_seconds", "detector_lag_seconds"):  # fmt: skip
+        assert f"streamer_{name}{label}" in values
+
+
+def test_with_keys_everything_but_health_needs_one(clip: Path) -> None:
+    keys = keys_from([hashed("open sesame")])
+    with serving({"camera": {"source": str(clip), "loop": True}}, keys=keys) as served:
+        served.wait(lambda: served.streams.fleet.get("camera"))
+        for path in ("/v1/streams", "/v1/streams/camera", "/v1/streams/camera/objects", "/metrics"):
+            assert served.http.get(path).status_code == 401
+        assert served.http.post("/camera/whep", content=offer(), headers=SDP).status_code == 401
+        assert served.http.put("/v1/streams/x", json={"source": "0"}).status_code == 401
+        assert served.http.get("/healthz").status_code == 200
+        served.wait(lambda: (s := served.streams.fleet.get("camera")) and s.encoder)
+        bearer = {"Authorization": "Bearer open sesame"}
+        assert served.http.post("/camera/whep", content=offer(), headers={**SDP, **bearer}).status_code == 201
+
+
+def test_without_keys_pages_from_elsewhere_are_refused(served: Served) -> None:
+    foreign = {"Origin": "https://elsewhere.example"}
+    assert served.http.get("/v1/streams", headers=foreign).status_code == 403
+    assert served.http.post("/camera/whep", content=offer(), headers={**SDP, **foreign}).status_code == 403
+    assert served.http.get("/v1/streams", headers={"Host": "camera.example"}).status_code == 403
+
+
+def test_cameras_are_configured_in_yaml(tmp_path: Path) -> None:
+    file = tmp_path / "cameras.yaml"
+    file.write_text(
+        "port: 9000\nstreams:\n  front:\n    source: rtsp://me:hunter22@cam/1\n    delay_ms: 300\n"
+    )
+    settings = load(file, {})
+    assert settings.port == 9000
+    assert settings.streams is not None
+    assert settings.streams["front"].delay_ms == 300
+
+
+def test_the_shipped_example_is_right() -> None:
+    from streamer import resources
+    from streamer.live.settings import StreamSettings
+
+    path = resources.path("configs/cameras.yaml")
+    settings = load(path, {})
+    assert settings.streams is not None
+    (stream,) = settings.streams.values()
+    assert stream == StreamSettings(source=stream.source)
+    text = path.read_text()
+    assert all(f" {name}: " in text for name in StreamSettings.model_fields)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "streams: {front: {source: 'rtsp://me:hunter22@cam/1', colour: red}}",
+        "streams: {front: {source: 'rtsp://me:hunter22@cam/1', push: 'rtsp://me:hunter22@x/1'}}",
+        "streams: {'a b': {source: 'rtsp://me:hunter22@cam/1'}}",
+        "streams: {front: {source: 'rtsp://me:hunter22@cam/1'}",
+        "- hunter22",
+    ],
+)
+def test_wrong_cameras_are_named_without_their_passwords(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "cameras.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(file, {})
+    assert "hunter22" not in str(caught.value)

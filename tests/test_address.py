@@ -1,0 +1,42 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamer.address import redacted_url, without_secrets
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("rtsp://10.0.0.7/ch1", "rtsp://10.0.0.7/ch1"),
+        ("rtsp://admin:hunter2@10.0.0.7:554/ch1", "rtsp://***@10.0.0.7:554/ch1"),
+        ("rtsp://admin@10.0.0.7/ch1", "rtsp://***@10.0.0.7/ch1"),
+        ("rtsp://admin:p@ss/w0rd?x@10.0.0.7/ch1", "rtsp://***@10.0.0.7/ch1"),
+        ("http://cam/live?user=a&PASSWORD=b&channel=1", "http://cam/live?user=***&PASSWORD=***&channel=1"),
+        ("http://cam/x?api_key=b#frag", "http://cam/x?api_key=***#frag"),
+        ("srt://host:9000?streamid=publish:secret&latency=20", "srt://host:9000?streamid=***&latency=20"),
+        ("srt://host:9000?passphrase=topsecret", "srt://host:9000?passphrase=***"),
+        ("rtmp://a.rtmp.example/live2/abcd-efgh", "rtmp://a.rtmp.example/live2/***"),
+        ("0", "0"),
+        ("/dev/video0", "/dev/video0"),
+        ("clips/who@home.mp4", "clips/who@home.mp4"),
+    ],
+)
+def test_shows_where_but_not_the_secret(url: str, shown: str) -> None:
+    assert redacted_url(url) == shown
+    assert redacted_url(shown) == shown
+
+
+_secret = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters=" '\"<>"), min_size=6)
+
+
+@given(_secret.filter(lambda text: text not in "rtsp://***@10.0.0.7:554/stream"))
+def test_a_password_of_any_characters_never_shows(password: str) -> None:
+    url = f"rtsp://admin:{password}@10.0.0.7:554/stream"
+    assert password not in redacted_url(url)
+    assert password not in without_secrets(f"error opening '{url}': refused", url)
+
+
+def test_addresses_within_messages_lose_their_secrets() -> None:
+    text = "could not open rtsp://me:pw1234@cam/1 nor http://cam/?token=tt99"
+    assert without_secrets(text) == "could not open rtsp://***@cam/1 nor http://cam/?token=***"

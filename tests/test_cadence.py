@@ -1,0 +1,135 @@
+"""Cadence: often enough that nothing enters unseen for longer than the look-ahead, and not more often."""
+
+import numpy as np
+import pytest
+
+from streamer.cadence import Cadence
+from streamer.config import TrackPolicy
+from streamer.detection import Label
+from streamer.motion import MotionEstimator
+from streamer.tracking import Tracker, no_tracks
+from tests.scenes import FPS, SCALE, SIZE, detector, scene, texture
+
+
+def run(pictures, look=None, every="auto", fps=FPS, look_ahead_s=0.5):
+    """The reason for each frame, with a tracker fed by `look`."""
+    cadence = Cadence(every, look_ahead_s=look_ahead_s)
+    tracker, estimator = Tracker(TrackPolicy(), {Label.FACE: 0.3}), MotionEstimator()
+    reasons = []
+    for index, picture in enumerate(pictures):
+        motion = estimator.update(picture, scale=SCALE, tracked=tracker.tracks.boxes)
+        reason = cadence.due(motion, tracker.tracks, at_s=index / fps)
+        reasons.append(reason)
+        if look is not None:
+            tracker.update(look(index) if reason else None, motion=motion, at_s=index / fps, size=SIZE)
+    assert sum(cadence.reasons.values()) == sum(reason is not None for reason in reasons)
+    assert cadence.frames == len(pictures)
+    return reasons
+
+
+def longest_gap(reasons):
+    at = [index for index, reason in enumerate(reasons) if reason]
+    return max(np.diff([*at, len(reasons)]))
+
+
+def test_the_first_frame_is_looked_at_and_a_still_picture_seldom():
+    reasons = run([texture(270, 480, 1)] * 100)
+    assert reasons[0] == "first frame"
+    assert sum(reason is not None for reason in reasons) <= 10
+    assert longest_gap(reasons) <= 13
+
+
+def test_no_interval_is_longer_than_what_the_look_ahead_can_hold():
+    cadence, estimator = Cadence("auto", look_ahead_s=1.0), MotionEstimator()
+    cadence.window = 6
+    still = texture(270, 480, 1)
+    reasons = []
+    for index in range(60):
+        reasons.append(cadence.due(estimator.update(still, scale=SCALE), no_tracks(), at_s=index / FPS))
+    assert longest_gap(reasons[4:]) == 6
+
+
+def test_a_still_picture_with_a_face_in_it_is_looked_at_as_seldom():
+    shown = scene([lambda t: (600, 500, 120)], 6.0)
+    reasons = run(shown.pictures, detector(shown), look_ahead_s=1.0)
+    assert sum(reason is not None for reason in reasons) <= 10
+    assert longest_gap(reasons) <= 20
+
+
+@pytest.mark.parametrize("side", [20, 40])
+def test_a_small_face_that_moves_is_not_a_still_picture(side):
+    shown = scene([lambda t: (300 + 150 * t, 500, side)], 3.0)
+    reasons = run(shown.pictures, detector(shown), look_ahead_s=1.0)
+    assert longest_gap(reasons) <= 9
+
+
+def test_a_moving_picture_costs_at_most_a_fifth_of_its_frames():
+    shown = scene([lambda t: (300 + 200 * t, 500, 100)], 6.0)
+    reasons = run(shown.pictures, detector(shown, drop=0.2, jitter=0.02))
+    assert sum(reason is not None for reason in reasons) <= 0.24 * len(reasons)
+    assert longest_gap(reasons) <= 5
+
+
+def test_a_cut_is_looked_at_on_its_first_frame_and_again_soon():
+    pictures = [*scene([], 0.52, seed=1).pictures, *scene([], 0.4, seed=2).pictures]
+    reasons = run(pictures)
+    assert reasons[13] == "scene cut"
+    assert "after a cut" in reasons[14:18]
+
+
+def test_what_begins_to_move_in_a_still_picture_is_looked_at_soon():
+    shown = scene([lambda t: (-400 + 260 * t, 500, 120)], 2.5)
+    enters = next(index for index, boxes in enumerate(shown.boxes) if len(boxes))
+    reasons = run(shown.pictures)
+    assert "new motion" in reasons
+    assert any(reasons[enters - 3 : enters + 4])
+
+
+def test_a_track_that_was_missed_is_looked_for_again_soon():
+    shown = scene([lambda t: (600, 500, 120)], 2.0)
+    sees = detector(shown)
+
+    def look(index):
+        found = sees(index)
+        return found if index < 8 else found.take(np.zeros(len(found), np.bool_))
+
+    reasons = run(shown.pictures, look)
+    assert "uncertain track" in reasons
+
+
+@pytest.mark.parametrize("every", [1, 3, 12])
+def test_a_fixed_interval_is_kept(every):
+    reasons = run([texture(270, 480, 1)] * 40, every=every)
+    assert [index for index, reason in enumerate(reasons) if reason] == list(range(0, 40, every))
+
+
+@pytest.mark.parametrize("fps", [1, 5, 10, 25, 60, 240])
+@pytest.mark.parametrize("look_ahead_s", [0.1, 0.3, 0.5, 2.0])
+def test_no_interval_is_longer_than_the_look_ahead(fps, look_ahead_s):
+    reasons = run([texture(270, 480, 1)] * (fps * 3), fps=fps, look_ahead_s=look_ahead_s)
+    assert (longest_gap(reasons) - 1) / fps <= look_ahead_s
+
+
+@pytest.mark.parametrize("look_ahead_s", [0.3, 1.0])
+def test_not_even_one_that_was_asked_for(look_ahead_s):
+    reasons = run([texture(270, 480, 1)] * 75, every=60, look_ahead_s=look_ahead_s)
+    assert (longest_gap(reasons) - 1) / FPS <= look_ahead_s
+
+
+@pytest.mark.parametrize("jump_s", [-5.0, 30.0, -1e9, 1e9])
+def test_a_jump_in_time_is_looked_at(jump_s):
+    estimator, cadence = MotionEstimator(), Cadence("auto")
+    reasons = []
+    for at_s in (0.0, 0.04, 0.08 + jump_s, 0.12 + jump_s):
+        motion = estimator.update(texture(270, 480, 1), scale=SCALE)
+        reasons.append(cadence.due(motion, no_tracks(), at_s=at_s))
+    assert reasons[:3] == ["first frame", None, "time jump"]
+
+
+def test_time_that_stands_still_does_not_stop_it():
+    estimator, cadence = MotionEstimator(), Cadence("auto")
+    reasons = []
+    for _ in range(60):
+        motion = estimator.update(texture(270, 480, 1), scale=SCALE)
+        reasons.append(cadence.due(motion, no_tracks(), at_s=0.0))
+    assert longest_gap(reasons) <= 15

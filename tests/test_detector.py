@@ -1,0 +1,187 @@
+"""The way from a frame to detections, with a session that follows a script."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from streamer import boxes as geometry
+from streamer import detection, models
+from streamer.config import DetectPolicy, Hide
+from streamer.detection import Label
+from streamer.detector import Detector, join, suppress, tiles
+from streamer.device.base import Letterbox, Session, Tensor
+from streamer.device.cpu import CpuDevice
+from streamer.frame import Frame, Size
+from streamer.models import Large, ModelSpec
+from tests.fakes import noise_frame
+
+SPEC = ModelSpec(
+    "trial", Path("trial.onnx"), "", "yolo_end2end", (Label.FACE, Label.PLATE), dict.fromkeys(Label, 0.5)
+)
+Rows = list[list[float]]
+
+
+class _Scripted(CpuDevice):
+    """A CPU whose network answers from a function of the window that it is shown."""
+
+    def __init__(self, rows_of: Callable[[Letterbox], Rows]) -> None:
+        super().__init__()
+        self.rows_of = rows_of
+        self.views: list[Letterbox] = []
+
+    def view(self, frame: Frame, box: Letterbox, spec: ModelSpec) -> Tensor:
+        self.views.append(box)
+        return super().view(frame, box, spec)
+
+    def load(self, spec: ModelSpec) -> Session:
+        def session(batch: Tensor) -> Sequence[np.ndarray]:
+            return [np.array(self.rows_of(self.views[-1]), np.float32).reshape(-1, 7)]
+
+        return session
+
+
+def _detector(device: CpuDevice, hide: Hide = Hide.EVERYTHING, side: int = 160, **more: bool) -> Detector:
+    tiled = more.pop("tiles", False)
+    return Detector(SPEC, device, DetectPolicy(side=side, tiles=tiled), hide, **more)
+
+
+def test_boxes_come_back_in_frame_pixels_and_inside_the_picture() -> None:
+    device = _Scripted(lambda view: [[0, -5, 10, 20, 30, 0, 0.9]])
+    found = _detector(device)(noise_frame(0, Size(320, 180)))
+    assert np.allclose(found.boxes, [[0, 20, 40, 60]])
+    assert device.views[0].size == Size(160, 96)
+
+
+def test_weak_detections_stay_for_the_tracker_and_noise_goes() -> None:
+    rows = [[0, 10, 10, 30, 30, 0, 0.21], [0, 50, 50, 70, 70, 0, 0.19]]
+    found = _detector(_Scripted(lambda view: rows))(noise_frame(0))
+    assert np.allclose(found.scores, [0.21])
+
+
+def test_a_large_box_must_be_surer_to_count_and_still_continues_a_track() -> None:
+    spec = replace(SPEC, large={Label.FACE: Large(small=10, side=40, score=0.8)})
+    sides_and_scores = [(8, 0.55), (20, 0.6), (20, 0.7), (40, 0.75), (40, 0.85), (100, 0.79)]
+    rows = [[0, 0, 0, side, side, 0, score] for side, score in sides_and_scores]
+    for (side, score), row in zip(sides_and_scores, rows, strict=True):
+        needed = {8: 0.5, 20: 0.65, 40: 0.8, 100: 0.8}[side]
+        device = _Scripted(lambda view, row=row: [row])
+        found = Detector(spec, device, DetectPolicy(side=160), Hide.FACES)(noise_frame(0, Size(160, 96)))
+        assert len(found) == 1
+        assert (found.scores[0] >= 0.5) == (score >= needed)
+        named = DetectPolicy(side=160, threshold=0.5)
+        assert Detector(spec, device, named, Hide.FACES)(noise_frame(0, Size(160, 96))).scores[0] > 0.5
+
+
+@pytest.mark.parametrize(("hide", "labels"), [(Hide.FACES, [Label.FACE]), (Hide.PLATES, [Label.PLATE])])
+def test_only_what_hide_asks_for_is_returned(hide: Hide, labels: list[Label]) -> None:
+    rows = [[0, 10, 10, 30, 30, 0, 0.9], [0, 50, 50, 70, 70, 1, 0.9]]
+    assert _detector(_Scripted(lambda view: rows), hide)(noise_frame(0)).labels.tolist() == labels
+
+
+def test_a_network_without_a_wanted_class_is_not_run() -> None:
+    device = _Scripted(lambda view: [])
+    spec = ModelSpec("f", Path("f.onnx"), "", "yolo_end2end", (Label.FACE,), {Label.FACE: 0.5})
+    assert len(Detector(spec, device, DetectPolicy(), Hide.PLATES)(noise_frame(0))) == 0
+    assert not device.views
+
+
+def test_a_large_view_is_followed_by_an_overview_of_which_only_large_and_sure_boxes_count() -> None:
+    def rows(view: Letterbox) -> Rows:
+        small = view.size.width < 300
+        unsure, large, tiny = (
+            [0, 90, 10, 140, 60, 0, 0.6],
+            [0, 10, 10, 60, 60, 0, 0.9],
+            [0, 70, 10, 80, 20, 0, 0.9],
+        )
+        return [unsure, large, tiny] if small else []
+
+    device = _Scripted(rows)
+    detector = Detector(replace(SPEC, largest=200), device, DetectPolicy(side=480), Hide.EVERYTHING)
+    found = detector(noise_frame(0, Size(960, 540)))
+    assert [view.size.width for view in device.views] == [480, 160]
+    assert np.allclose(found.boxes, [[60, 60, 360, 360]])
+    detector(noise_frame(0, Size(960, 540)), share=0.8)
+    assert len(device.views) == 3, "a view that shrank below the limit needs none"
+
+
+def test_nms_keeps_the_best_of_each_class() -> None:
+    boxes = [[0, 0, 10, 10], [1, 0, 11, 10], [0, 0, 10, 10], [5, 5, 5, 9]]
+    found = suppress(
+        detection.detections(boxes, [0.5, 0.8, 0.6, 0.9], [Label.FACE, Label.FACE, Label.PLATE, Label.FACE])
+    )
+    assert sorted(found.scores.tolist()) == pytest.approx([0.6, 0.8])
+
+
+@pytest.mark.parametrize(
+    "size", [Size(1920, 1080), Size(3840, 2160), Size(1080, 1920), Size(9000, 400), Size(700, 698)]
+)
+def test_tiles_cover_the_picture_and_overlap(size: Size) -> None:
+    covered = np.zeros((size.height, size.width), np.uint8)
+    windows = tiles(size, 640)
+    for x0, y0, x1, y1 in windows:
+        assert 0 <= x0 < x1 <= size.width
+        assert 0 <= y0 < y1 <= size.height
+        assert x0 % 2 == y0 % 2 == 0
+        covered[y0:y1, x0:x1] += 1
+    assert covered.min() == 1
+    lefts = sorted({window[0] for window in windows})
+    span = windows[0][2] - windows[0][0]
+    assert all(b - a <= 0.75 * span + 2 for a, b in pairwise(lefts))
+    assert len(windows) <= 60
+
+
+def _seen_through(box: tuple[float, float, float, float]) -> Callable[[Letterbox], Rows]:
+    """A network that finds the visible part of `box` (frame pixels) where at least a third of it is visible."""
+
+    def rows(view: Letterbox) -> Rows:
+        x0, y0, x1, y1 = view.window
+        part = geometry.clip(np.array([box], np.float32) - [x0, y0, x0, y0], x1 - x0, y1 - y0)
+        if geometry.area(part)[0] < (box[2] - box[0]) * (box[3] - box[1]) / 3:
+            return []
+        return [[0, *(part[0] * view.scale).tolist(), 0, 0.9]]
+
+    return rows
+
+
+@pytest.mark.parametrize("left", range(0, 600, 40))
+def test_tiles_find_each_object_once_wherever_it_lies(left: int) -> None:
+    box = (float(left), 100.0, left + 30.0, 130.0)
+    found = _detector(_Scripted(_seen_through(box)), tiles=True)(noise_frame(0, Size(640, 360)))
+    assert np.allclose(found.boxes, [box], atol=0.01)
+
+
+def test_a_cut_box_that_nothing_covers_is_kept() -> None:
+    part = detection.detections([[80, 10, 100, 30]], [0.9], [Label.FACE])
+    windows = [(0, 0, 100, 60), (70, 0, 170, 60)]
+    assert len(join([part, detection.none()], windows)) == 1
+
+
+def test_stills_are_tiled_when_large_and_videos_only_when_asked() -> None:
+    for size, more, looks in [
+        (Size(480, 270), {"still": True}, 1),
+        (Size(640, 360), {"still": True}, 9),
+        (Size(640, 360), {}, 1),
+        (Size(640, 360), {"tiles": True}, 9),
+    ]:
+        device = _Scripted(lambda view: [])
+        _detector(device, **more)(noise_frame(0, size))
+        assert len(device.views) == looks
+
+
+def test_a_network_of_one_size_gets_that_size() -> None:
+    device = _Scripted(lambda view: [[0, 0, 0, 16, 16, 0, 0.9]])
+    spec = ModelSpec("f", Path("f.onnx"), "", "yolo_end2end", (Label.FACE,), {Label.FACE: 0.5}, side=64)
+    found = Detector(spec, device, DetectPolicy(side=640), Hide.FACES)(noise_frame(0, Size(320, 180)))
+    assert device.views[0].size == Size(64, 64)
+    assert np.allclose(found.boxes, [[0, 0, 80, 80]])
+
+
+def test_the_shipped_network_runs_on_a_frame() -> None:
+    detector = Detector(models.find("fast"), CpuDevice(), DetectPolicy(side=320), Hide.EVERYTHING)
+    found = detector(noise_frame(0, Size(320, 180)))
+    assert (found.scores <= 1).all()
+    assert found.boxes.shape[1] == 4

@@ -1,0 +1,139 @@
+"""Look-ahead: what is found late is masked early, in order, within bounds."""
+
+import time
+
+import numpy as np
+import pytest
+
+from streamer import detection
+from streamer.config import TrackPolicy
+from streamer.detection import Label
+from streamer.lookahead import LookAhead
+from streamer.motion import MotionEstimator, still
+from streamer.tracking import Tracker
+from tests.scenes import SCALE, SIZE, covered, detector, scene
+
+THRESHOLDS = {Label.FACE: 0.3, Label.PLATE: 0.3}
+
+
+def run(shown, look, due, **policy):
+    """The ready frames of a scene in which the detector looks on the frames that `due` tells."""
+    policy = TrackPolicy(**policy)
+    ahead, tracker, estimator = LookAhead(policy), Tracker(policy, THRESHOLDS), MotionEstimator()
+    out = []
+    for index, picture in enumerate(shown.pictures):
+        motion = estimator.update(picture, scale=SCALE, tracked=tracker.tracks.boxes)
+        found = look(index) if due(index) else None
+        tracks = tracker.update(found, motion=motion, at_s=shown.at_s(index), size=SIZE)
+        out += ahead.push(index, tracks, motion, at_s=shown.at_s(index))
+    out += ahead.flush()
+    assert [ready.item for ready in out] == list(range(len(shown.pictures)))
+    return out, ahead
+
+
+WALK = [lambda t: (300 + 250 * t, 500, 100)]
+
+
+def test_a_track_found_late_is_masked_back_to_where_the_window_began():
+    shown = scene(WALK, 1.0)
+    ready, ahead = run(shown, detector(shown), lambda index: index >= 12, look_ahead_s=0.5)
+    shares = [covered(shown.boxes[one.item], one.boxes).min() for one in ready]
+    assert min(shares) > 0.9
+    assert [bool(one.early.any()) for one in ready] == [True] * 12 + [False] * 13
+    assert (ahead.early_tracks, ahead.early_boxes) == (1, 12)
+    assert {int(i) for one in ready for i in one.ids} == {1}
+
+
+def test_it_reaches_no_further_back_than_the_window():
+    shown = scene(WALK, 1.2)
+    ready, _ = run(shown, detector(shown), lambda index: index >= 20, look_ahead_s=0.4)
+    assert [len(one) for one in ready[:20]] == [0] * 10 + [1] * 10
+
+
+def test_who_enters_between_two_looks_is_masked_from_the_border_on():
+    shown = scene([lambda t: (-60 + 700 * t, 500, 110)], 1.0)
+    ready, _ = run(shown, detector(shown), lambda index: index % 6 == 0, look_ahead_s=0.5)
+    shares = np.concatenate([covered(shown.boxes[one.item], one.boxes) for one in ready])
+    assert shares.min() > 0.85
+
+
+def test_it_does_not_reach_across_a_cut():
+    first, second = scene([], 0.4, seed=1), scene(WALK, 0.4, seed=2)
+    both = type(second)(first.pictures + second.pictures, first.boxes + second.boxes, first.ids + second.ids)
+    ready, _ = run(both, detector(both), lambda index: index == 15, look_ahead_s=1.0)
+    assert [len(one) for one in ready] == [0] * 10 + [1] * 10
+
+
+def test_without_look_ahead_every_frame_passes_at_once():
+    ahead = LookAhead(TrackPolicy(look_ahead_s=0))
+    tracker = Tracker(TrackPolicy(), THRESHOLDS)
+    for index in range(5):
+        found = detection.detections([[9, 9, 90, 90]], [0.9], [Label.PLATE])
+        tracks = tracker.update(found, motion=still(SIZE), at_s=index / 25, size=SIZE)
+        (ready,) = ahead.push(index, tracks, still(SIZE), at_s=index / 25)
+        assert ready.item == index
+        assert ready.boxes.tolist() == tracks.boxes.tolist()
+        assert not ready.early.any()
+    assert ahead.flush() == []
+
+
+def test_a_wrong_estimate_is_put_right_by_the_next_detection():
+    shown = scene([lambda t: (300 + 2200 * t, 500, 110)], 0.6)
+    due = lambda index: index % 3 == 0  # noqa: E731
+    late, _ = run(shown, detector(shown), due, look_ahead_s=0.4)
+    now, _ = run(shown, detector(shown), due, look_ahead_s=0)
+    mean = [
+        np.mean([covered(shown.boxes[one.item], one.boxes).min() for one in each]) for each in (late, now)
+    ]
+    assert mean[0] >= mean[1]
+
+
+@pytest.mark.parametrize("step", [0.04, 0.0, -0.04, 1e-9])
+def test_it_never_holds_more_than_it_may(step):
+    ahead = LookAhead(TrackPolicy(look_ahead_s=5), most=16)
+    tracker = Tracker(TrackPolicy(), THRESHOLDS)
+    out = []
+    for index in range(100):
+        tracks = tracker.update(None, motion=still(SIZE), at_s=index * step, size=SIZE)
+        out += ahead.push(index, tracks, still(SIZE), at_s=index * step)
+        assert len(ahead) <= 16
+    out += ahead.flush()
+    assert [ready.item for ready in out] == list(range(100))
+
+
+def test_the_delay_is_the_look_ahead():
+    ahead = LookAhead(TrackPolicy(look_ahead_s=0.4))
+    tracker = Tracker(TrackPolicy(), THRESHOLDS)
+    for index in range(50):
+        tracks = tracker.update(None, motion=still(SIZE), at_s=index / 25, size=SIZE)
+        ready = ahead.push(index, tracks, still(SIZE), at_s=index / 25)
+        assert [one.item for one in ready] == ([index - 10] if index >= 10 else [])
+
+
+def test_what_another_track_hides_already_is_not_counted_as_early():
+    policy = TrackPolicy(look_ahead_s=0.4)
+    ahead, tracker = LookAhead(policy), Tracker(policy, THRESHOLDS)
+    big = [100.0, 100.0, 500.0, 500.0]
+    for index, boxes in enumerate([[big], [big], [big], [big, [200.0, 200.0, 260.0, 260.0]]]):
+        found = detection.detections(boxes, [0.9] * len(boxes), [Label.FACE] * len(boxes))
+        tracks = tracker.update(found, motion=still(SIZE), at_s=index / 25, size=SIZE)
+        ahead.push(index, tracks, still(SIZE), at_s=index / 25)
+    assert (ahead.early_tracks, ahead.early_boxes) == (0, 0)
+
+
+def test_a_thousand_who_appear_at_once_are_all_masked_early_in_sane_time():
+    policy = TrackPolicy(look_ahead_s=0.4)
+    ahead, tracker = LookAhead(policy), Tracker(policy, THRESHOLDS)
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(20, [1860, 1020], (1000, 2))
+    crowd = np.concatenate([corners, corners + 18], axis=1).tolist()
+    start, out = time.process_time(), []
+    for index in range(12):
+        boxes = crowd if index == 9 else []
+        found = detection.detections(boxes, [0.9] * len(boxes), [Label.FACE] * len(boxes))
+        tracks = tracker.update(found, motion=still(SIZE), at_s=index / 25, size=SIZE)
+        out += ahead.push(index, tracks, still(SIZE), at_s=index / 25)
+    out += ahead.flush()
+    assert time.process_time() - start < 20
+    assert [len(ready) for ready in out] == [1000] * 12
+    assert ahead.early_tracks == 1000
