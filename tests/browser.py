@@ -86,10 +86,13 @@ const say = (kind, body) => fetch('/' + kind, {method: 'POST', body});
   video.src = URL.createObjectURL(await (await fetch('/video')).blob());
   await once('loadeddata');
   canvas.width = video.videoWidth; canvas.height = video.videoHeight;
+  // 'seeked' may come before the new picture can be drawn: wait until it is shown. None is shown where it already is.
+  const shown = () => new Promise(done => { video.requestVideoFrameCallback(done); setTimeout(done, 2000); });
   for (const time of TIMES) {
-    const there = once('seeked');
+    const there = once('seeked'), picture = shown();
     video.currentTime = time;
     await there;
+    await picture;
     canvas.getContext('2d').drawImage(video, 0, 0);
     await say('frame', await new Promise(done => canvas.toBlob(done, 'image/png')));
   }
