@@ -19,8 +19,11 @@ from streamer.masking import Layout, Shape, alpha
 
 Samples = NDArray[np.uint8]  # (rows, lanes * columns)
 Means = NDArray[np.uint8]  # (rows, columns, lanes) of those cells of one grid that lie in the picture
-Cover = Samples | np.uint16  # what is shown: a value, a row, a column, or all of a part
-Weights = tuple[NDArray[np.uint16], NDArray[np.uint16]]  # of the region and of the picture; their sum is 256
+Cover = NDArray[Any]  # (rows or 1, columns or 1) of a region's part of the picture, an item per sample
+Groups = list[list[int]]  # indices of regions
+Weights = tuple[
+    NDArray[np.uint16], NDArray[np.uint16], NDArray[np.uint16]
+]  # of the region by samples, by values, and of the picture by values; the last two add up to 256
 
 _SINGLY = 4  # cells that are summed one by one
 _FEW = 1 << 15  # values below which NumPy sums a grid faster than OpenCV, called once per row of cells
@@ -38,15 +41,16 @@ class Kind:
     step: int  # luma pixels per sample
     lanes: int  # values per sample
     solid: int  # the value that covers
+    item: Any  # dtype: all values of a sample as one, because what is copied together is copied faster
 
 
-LUMA = Kind(1, 1, SOLID_LUMA)
-CHROMA = Kind(2, 2, SOLID_CHROMA)
+LUMA = Kind(1, 1, SOLID_LUMA, np.uint8)
+CHROMA = Kind(2, 2, SOLID_CHROMA, np.uint16)
 
 
 def interleaved(lanes: int) -> Kind:
     """Samples of a still picture, `lanes` (1 to 4) side by side: grey, RGB, transparency."""
-    return Kind(1, lanes, SOLID_LUMA)
+    return Kind(1, lanes, SOLID_LUMA, np.dtype((np.void, lanes)) if lanes == 3 else f"u{lanes}")
 
 
 class _Grid(NamedTuple):
@@ -66,7 +70,6 @@ class _Grid(NamedTuple):
 class _Region(NamedTuple):
     """One region in samples of one plane."""
 
-    rank: int  # its place in the layout
     shape: int
     width: int  # luma pixels, without the soft edge
     height: int
@@ -79,81 +82,86 @@ class _Region(NamedTuple):
     x1: int
     y1: int
 
-    def part(self, plane: Any, lanes: int) -> Any:
-        """The samples of a plane that it touches, as a view."""
-        return plane[self.y0 : self.y1, self.x0 * lanes : self.x1 * lanes]
 
+def paint(plane: Samples, kind: Kind, layout: Layout, groups: Groups, style: Style) -> None:
+    """Mask the regions of `layout` in `plane`, in place; nothing is written before all means are taken.
 
-def paint(plane: Samples, kind: Kind, layout: Layout, style: Style) -> None:
-    """Mask the regions of `layout` in `plane`, in place; nothing is written before all means are taken."""
+    `groups`: those of `meeting(layout)`.
+    """
     height, width = plane.shape[0], plane.shape[1] // kind.lanes
     grids = _grids(layout, kind.step, width, height)
     regions = _regions(layout, kind.step, width, height)
-    means = [] if style is Style.SOLID else [_means(plane, grid, kind.lanes) for grid in grids]
+    pixels = plane.reshape(height, width, kind.lanes)
+    means = [_means(pixels, grid) for grid in grids] if style is not Style.SOLID else []
 
     def cover(region: _Region) -> Cover:
         if style is Style.SOLID:
-            return np.uint16(kind.solid)
-        return _cover(means[region.grid], grids[region.grid], region, style)
+            return np.full((1, kind.lanes), kind.solid, np.uint8).view(kind.item)
+        samples: Cover = _cover(means[region.grid], grids[region.grid], region, style).view(kind.item)
+        return samples[..., 0]
 
-    for group in _groups(regions):
-        if len(group) > 1:
-            _paint_together(plane, kind, group, cover)
+    for group in groups:
+        touching = [regions[index] for index in group]
+        if len(touching) > 1:
+            _paint_together(plane, kind, touching, cover)
             continue
-        region = group[0]
-        target = region.part(plane, kind.lanes)
+        region = touching[0]
+        if region.x0 >= region.x1 or region.y0 >= region.y1:
+            continue
+        shown = cover(region)
         if region.shape == Shape.RECTANGLE and region.feather == 0:
-            target[:] = cover(region)
+            plane.view(kind.item)[region.y0 : region.y1, region.x0 : region.x1] = shown
         else:
-            _blend(target, cover(region), _weights(region, kind))
+            _, ours, theirs = _weights(region, kind)
+            target = plane[region.y0 : region.y1, region.x0 * kind.lanes : region.x1 * kind.lanes]
+            _blend(target, _by_values(shown, region.x1 - region.x0, kind), ours, theirs)
 
 
 def _paint_together(
     plane: Samples, kind: Kind, group: list[_Region], cover: Callable[["_Region"], Cover]
 ) -> None:
     """Regions that meet: each sample goes to the one of the largest weight, to the first of equals."""
-    window = group[0]._replace(
-        x0=min(region.x0 for region in group),
-        y0=min(region.y0 for region in group),
-        x1=max(region.x1 for region in group),
-        y1=max(region.y1 for region in group),
-    )
-    target = window.part(plane, kind.lanes)
-    weights, covers = np.zeros(target.shape, np.uint16), np.zeros(target.shape, np.uint8)
+    x0, y0 = min(region.x0 for region in group), min(region.y0 for region in group)
+    x1, y1 = max(region.x1 for region in group), max(region.y1 for region in group)
+    if x0 >= x1 or y0 >= y1:
+        return
+    weights, covers = np.zeros((y1 - y0, x1 - x0), np.uint16), np.zeros((y1 - y0, x1 - x0), kind.item)
     for region in group:
-        moved = region._replace(
-            x0=region.x0 - window.x0,
-            y0=region.y0 - window.y0,
-            x1=region.x1 - window.x0,
-            y1=region.y1 - window.y0,
-        )
-        best, ours = moved.part(weights, kind.lanes), _weights(region, kind)[0]
+        rows, columns = slice(region.y0 - y0, region.y1 - y0), slice(region.x0 - x0, region.x1 - x0)
+        best, ours = weights[rows, columns], _weights(region, kind)[0]
         stronger = ours > best
-        np.copyto(best, ours, where=stronger)
-        np.copyto(moved.part(covers, kind.lanes), cover(region), where=stronger, casting="unsafe")
-    _blend(target, covers, (weights, 256 - weights))
+        np.maximum(best, ours, out=best)
+        np.copyto(covers[rows, columns], cover(region), where=stronger)
+    target = plane[y0:y1, x0 * kind.lanes : x1 * kind.lanes]
+    ours = weights if kind.lanes == 1 else np.repeat(weights, kind.lanes, axis=1)
+    _blend(target, covers.view(np.uint8), ours, 256 - ours)
 
 
-def _blend(target: Samples, cover: Cover, weights: Weights) -> None:
-    mixed = target * weights[1]
-    mixed += cover * weights[0]
+def _blend(target: Samples, cover: Samples, ours: NDArray[np.uint16], theirs: NDArray[np.uint16]) -> None:
+    mixed = target * theirs
+    mixed += cover * ours
     mixed += 128
     np.right_shift(mixed, 8, out=target, casting="unsafe")
 
 
-def _cover(means: Means, grid: _Grid, region: _Region, style: Style) -> Cover:
-    """What a style shows in a region's part of the picture."""
+def _by_values(cover: Cover, width: int, kind: Kind) -> Samples:  # (rows or 1, columns or 1) of values
+    if kind.lanes == 1:
+        return cover
+    whole = np.repeat(cover, width, axis=1) if cover.shape[1] == 1 < width else cover
+    return whole.view(np.uint8)
+
+
+def _cover(means: Means, grid: _Grid, region: _Region, style: Style) -> NDArray[np.uint8]:
+    """What a style shows in a region's part of the picture, `(rows or 1, columns or 1, lanes)`."""
     if means.shape[:2] == (1, 1):
-        if means.shape[2] == 1:
-            return np.uint16(means[0, 0, 0])
-        return np.tile(means[0, 0], region.x1 - region.x0)
+        return means
+    left, right = region.x0 - grid.x, region.x1 - grid.x
+    top, bottom = region.y0 - grid.y, region.y1 - grid.y
+    if means.shape[:2] == (2, 1):
+        return _between(means[0], means[1], grid.cell, top, bottom, style)[:, None]
+    if means.shape[:2] == (1, 2):
+        return _between(means[0, 0], means[0, 1], grid.cell, left, right, style)[None]
     size = (grid.columns * grid.cell, grid.rows * grid.cell)
-    left, top = region.x0 - grid.x, region.y0 - grid.y
-    right, bottom = region.x1 - grid.x, region.y1 - grid.y
-    if means.shape[0] == 1:  # all rows are alike: one is made
-        size, top, bottom = (size[0], 1), 0, 1
-    elif means.shape[1] == 1:  # all columns are
-        size, left, right = (1, size[1]), 0, 1
     way = cv2.INTER_LINEAR if style is Style.BLUR else cv2.INTER_NEAREST_EXACT
     shown = cv2.resize(means, size, interpolation=way)
     if left < 0 or top < 0 or right > size[0] or bottom > size[1]:
@@ -161,16 +169,36 @@ def _cover(means: Means, grid: _Grid, region: _Region, style: Style) -> Cover:
         after_x, after_y = max(0, right - size[0]), max(0, bottom - size[1])
         shown = cv2.copyMakeBorder(shown, before_y, after_y, before_x, after_x, cv2.BORDER_REPLICATE)
         left, right, top, bottom = left + before_x, right + before_x, top + before_y, bottom + before_y
-    part = np.asarray(shown[top:bottom, left:right], np.uint8).reshape(bottom - top, -1)
-    return np.tile(part, region.x1 - region.x0) if means.shape[1] == 1 < means.shape[2] else part
+    part = np.ascontiguousarray(shown[top:bottom, left:right], np.uint8)
+    return part.reshape(bottom - top, right - left, -1)
 
 
-def _means(plane: Samples, grid: _Grid, lanes: int) -> Means:
+def _between(
+    first: NDArray[np.uint8], second: NDArray[np.uint8], cell: int, begin: int, end: int, style: Style
+) -> NDArray[np.uint8]:
+    """What two cells in a row show at the samples `begin` to `end` from the first one's start, (n, lanes)."""
+    share = _shares(cell, begin, end, style)
+    difference = second.astype(np.float32) - first
+    shown = share * difference + (first + np.float32(0.5))
+    return np.asarray(shown, np.float32).astype(np.uint8)
+
+
+@lru_cache(maxsize=1024)
+def _shares(cell: int, begin: int, end: int, style: Style) -> NDArray[np.float32]:
+    """Of the second of two cells, (n, 1)."""
+    at = np.arange(begin, end, dtype=np.float32)[:, None]
+    if style is Style.MOSAIC:
+        return np.asarray(at >= cell, np.float32)
+    return np.asarray(np.clip((at + np.float32(0.5 - 0.5 * cell)) / np.float32(cell), 0, 1), np.float32)
+
+
+def _means(pixels: NDArray[np.uint8], grid: _Grid) -> Means:
+    lanes = pixels.shape[2]
     if grid.x1 <= grid.x0 or grid.y1 <= grid.y0:
         return np.full((grid.rows, grid.columns, lanes), 128, np.uint8)
     if grid.columns * grid.rows <= _SINGLY:
-        return _means_one_by_one(plane, grid, lanes)
-    part = plane[grid.y0 : grid.y1, grid.x0 * lanes : grid.x1 * lanes]
+        return _means_one_by_one(pixels, grid)
+    part = pixels[grid.y0 : grid.y1, grid.x0 : grid.x1].reshape(grid.y1 - grid.y0, -1)
     tops, heights = _cuts(grid.y - grid.y0, grid.cell, grid.rows, grid.y1 - grid.y0)
     lefts, widths = _cuts(grid.x - grid.x0, grid.cell, grid.columns, grid.x1 - grid.x0)
     if part.size < _FEW:
@@ -187,10 +215,9 @@ def _means(plane: Samples, grid: _Grid, lanes: int) -> Means:
     return sums.astype(np.uint8)
 
 
-def _means_one_by_one(plane: Samples, grid: _Grid, lanes: int) -> Means:
+def _means_one_by_one(pixels: NDArray[np.uint8], grid: _Grid) -> Means:
     """The same for few cells, each summed by one call."""
-    pixels = plane.reshape(plane.shape[0], -1, lanes)
-    means = np.empty((grid.rows, grid.columns, lanes), np.uint8)
+    lanes, means = pixels.shape[2], []
     for row in range(grid.rows):
         top = max(grid.y + row * grid.cell, grid.y0)
         bottom = grid.y1 if row == grid.rows - 1 else grid.y + (row + 1) * grid.cell
@@ -199,8 +226,8 @@ def _means_one_by_one(plane: Samples, grid: _Grid, lanes: int) -> Means:
             right = grid.x1 if column == grid.columns - 1 else grid.x + (column + 1) * grid.cell
             sums = cv2.sumElems(pixels[top:bottom, left:right])
             count = (bottom - top) * (right - left)
-            means[row, column] = [(2 * int(value) + count) // (2 * count) for value in sums[:lanes]]
-    return means
+            means += [(2 * int(value) + count) // (2 * count) for value in sums[:lanes]]
+    return np.array(means, np.uint8).reshape(grid.rows, grid.columns, lanes)
 
 
 @lru_cache(maxsize=256)
@@ -214,43 +241,46 @@ def _cuts(origin: int, cell: int, count: int, end: int) -> tuple[NDArray[np.int6
 def _weights(region: _Region, kind: Kind) -> Weights:
     area = region.width * region.height
     made = _many_made if area <= _SMALL else _few_made if area <= _LARGE else _made
-    ours, theirs = made(region.shape, region.width, region.height, region.feather, kind)
-    left, top = (region.x0 - region.left) * kind.lanes, region.y0 - region.top
-    right, bottom = left + (region.x1 - region.x0) * kind.lanes, top + region.y1 - region.y0
-    return ours[top:bottom, left:right], theirs[top:bottom, left:right]
+    whole = made(region.shape, region.width, region.height, region.feather, kind.step, kind.lanes)
+    left, top = region.x0 - region.left, region.y0 - region.top
+    right, bottom = left + region.x1 - region.x0, top + region.y1 - region.y0
+    if left == top == 0 and (bottom, right) == whole[0].shape:
+        return whole
+    samples, ours, theirs = whole
+    values = slice(left * kind.lanes, right * kind.lanes)
+    return samples[top:bottom, left:right], ours[top:bottom, values], theirs[top:bottom, values]
 
 
-def _made(shape: int, width: int, height: int, feather: int, kind: Kind) -> Weights:
-    ours = alpha(shape, width, height, feather)
-    if kind.step == 2:
-        ours = np.maximum(ours[::2], ours[1::2])
-        ours = np.maximum(ours[:, ::2], ours[:, 1::2])
-    if kind.lanes > 1:
-        ours = np.repeat(ours, kind.lanes, axis=1)
-    return ours, 256 - ours
+def _made(shape: int, width: int, height: int, feather: int, step: int, lanes: int) -> Weights:
+    samples = alpha(shape, width, height, feather)
+    if step == 2:
+        samples = np.maximum(samples[::2], samples[1::2])
+        samples = np.maximum(samples[:, ::2], samples[:, 1::2])
+    ours = np.repeat(samples, lanes, axis=1) if lanes > 1 else samples
+    return samples, ours, 256 - ours
 
 
 _many_made, _few_made = lru_cache(maxsize=512)(_made), lru_cache(maxsize=12)(_made)
 
 
-def _groups(regions: list[_Region]) -> list[list[_Region]]:
-    """The regions whose parts of the picture meet, directly or through others, together; each in its order."""
-    if len(regions) > _PAIRWISE:
-        return [regions]
-    if len(regions) < 2:
-        return [[region] for region in regions]
-    x0, y0, x1, y1 = np.array([region[-4:] for region in regions], np.int32).T
+def meeting(layout: Layout) -> Groups:
+    """The regions whose boxes, soft edges included, meet directly or through others, together; each in its order."""
+    count = len(layout)
+    if count > _PAIRWISE:
+        return [list(range(count))]
+    if count < 2:
+        return [[index] for index in range(count)]
+    x0, y0, x1, y1 = (layout.boxes + layout.feather[:, None] * np.array([-1, -1, 1, 1], np.int32)).T
     meets = (x0[:, None] < x1) & (x0 < x1[:, None]) & (y0[:, None] < y1) & (y0 < y1[:, None])
-    first = np.arange(len(regions))
+    first = np.arange(count)
     while True:
-        lowest = np.where(meets, first, len(regions)).min(axis=1)
-        lowest = np.minimum(lowest, first)
+        lowest = np.minimum(np.where(meets, first, count).min(axis=1), first)
         if (lowest == first).all():
             break
         first = lowest
-    groups: dict[int, list[_Region]] = {}
-    for region, group in zip(regions, first.tolist(), strict=True):
-        groups.setdefault(group, []).append(region)
+    groups: dict[int, list[int]] = {}
+    for index, group in enumerate(first.tolist()):
+        groups.setdefault(group, []).append(index)
     return list(groups.values())
 
 
@@ -259,7 +289,7 @@ def _regions(layout: Layout, step: int, width: int, height: int) -> list[_Region
     spans = np.clip(outer, 0, [width, height, width, height])
     sides = layout.boxes[:, 2:] - layout.boxes[:, :2]
     table = np.column_stack([layout.shapes, sides, layout.feather, layout.grid, outer[:, :2], spans])
-    return [_Region(rank, *row) for rank, row in enumerate(table.tolist())]
+    return [_Region(*row) for row in table.tolist()]
 
 
 def _grids(layout: Layout, step: int, width: int, height: int) -> list[_Grid]:
