@@ -21,6 +21,7 @@ from streamer.tally import Tally
 
 _MOTION_CODECS = frozenset({"h264", "mpeg4", "mpeg2video", "mpeg1video", "h263", "flv1"})
 _PQ, _HLG = 16, 18
+_LISTS = frozenset({"concat", "dash", "imf"})  # formats of texts that name other files
 _BOTTOM_FIRST = (3, 5)  # AV_FIELD_BB, AV_FIELD_BT
 
 
@@ -81,6 +82,8 @@ class FileSource(Closing):
             self._gpu = self._gpu if answer.works else None
         self._container = open_input(path) if self._gpu is None else hardware.open_on_gpu(path)
         try:
+            if self._container.format.name in _LISTS:
+                raise InputError(f"names other files and is no video itself; name those instead: {path}")
             self.stream = self._video_stream()
             self.audio = [
                 stream for stream in self._container.streams.audio if audio and stream.codec_context

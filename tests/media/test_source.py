@@ -53,6 +53,13 @@ def test_every_kind_of_file_becomes_frames_with_the_file_s_own_times(
     assert np.abs(luma - expected).mean() < 12
 
 
+def test_a_text_that_names_other_files_is_no_video(tmp_path: Path) -> None:
+    clips.make(tmp_path / "other.mp4")
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile other.mp4\n")
+    with pytest.raises(InputError, match="names other files and is no video"):
+        FileSource(tmp_path / "list.mp4", tally=Tally())
+
+
 def test_luma_of_plain_video_is_bit_identical(tmp_path: Path) -> None:
     path = clips.make(tmp_path / "a.mp4")
     for frame, luma in zip(frames_of(path), clips.lumas(path), strict=True):
