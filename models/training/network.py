@@ -55,7 +55,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.pointwise(self.depthwise(x))
-        return F.relu(x + y if self.residual else y)
+        return F.relu_(y.add_(x) if self.residual else y)  # normalisation's gradient needs none of the two
 
     def be_identity(self) -> None:
         """Let the block pass its (non-negative) input unchanged until training moves it."""
@@ -76,7 +76,7 @@ class Network(nn.Module):
         super().__init__()
         half, quarter, *deep = size.channels
         self.stem = nn.Sequential(
-            *(_conv(3, half, 3, 2), nn.ReLU(), _conv(half, quarter, 3, 2), nn.ReLU()),
+            *(_conv(3, half, 3, 2), nn.ReLU(inplace=True), _conv(half, quarter, 3, 2), nn.ReLU(inplace=True)),
             *(Block(quarter, quarter) for _ in range(size.blocks[0])),
         )
         kernels = (3, size.kernel, size.kernel)
@@ -86,7 +86,9 @@ class Network(nn.Module):
                 pairwise((quarter, *deep)), size.blocks[1:], kernels, strict=True
             )
         )
-        self.lateral = nn.ModuleList(nn.Sequential(_conv(c, size.neck, 1), nn.ReLU()) for c in deep)
+        self.lateral = nn.ModuleList(
+            nn.Sequential(_conv(c, size.neck, 1), nn.ReLU(inplace=True)) for c in deep
+        )
         self.smooth = nn.ModuleList(Block(size.neck, size.neck) for _ in deep[1:])
         self.heads = nn.ModuleList(
             nn.Sequential(*(Block(size.neck, size.neck) for _ in range(size.head_blocks))) for _ in deep
