@@ -95,14 +95,15 @@ class Cadence:
     def _by_need(self, motion: Motion, tracks: Tracks, fresh: bool, step: float) -> str | None:
         waited = self._run_s + 0.25 * step  # half a frame early rather than half a frame late
         moving = motion.activity > (_ACTIVE if len(tracks) == 0 else 0)
-        usual = self.stretch * max(self._moving_s, _MOVING_FRAMES * step) if moving else self._still_s
+        often = self.stretch * max(self._moving_s, _MOVING_FRAMES * step)
+        usual = often if moving else self._still_s
         if self._full() or waited >= min(usual, self.stretch * self._longest_s):
             return "interval"
         if waited < _CHECK_S * self.stretch:
             return None
         if self._again:
             return "after a cut"
-        if waited < self.stretch * self._moving_s / 2:
+        if waited < often / 2:
             return None
         return "new motion" if fresh else self._doubt(tracks)
 

@@ -85,6 +85,18 @@ def test_what_begins_to_move_in_a_still_picture_is_looked_at_soon():
     assert any(reasons[enters - 3 : enters + 4])
 
 
+def test_slow_streams_do_not_pay_for_every_other_frame():
+    rng = np.random.default_rng(3)
+    pictures = [texture(270, 480, 1)]
+    for _ in range(99):  # something else begins to move every time
+        pictures.append(pictures[-1].copy())
+        y, x = rng.integers(0, 200), rng.integers(0, 400)
+        pictures[-1][y : y + 60, x : x + 60] ^= 96
+    reasons = run(pictures, fps=10, look_ahead_s=1.0)
+    assert "new motion" in reasons
+    assert sum(reason is not None for reason in reasons) <= 35
+
+
 def test_a_track_that_was_missed_is_looked_for_again_soon():
     shown = scene([lambda t: (600, 500, 120)], 2.0)
     sees = detector(shown)
