@@ -21,6 +21,7 @@ from streamer.tally import Tally
 
 _MOTION_CODECS = frozenset({"h264", "mpeg4", "mpeg2video", "mpeg1video", "h263", "flv1"})
 _PQ, _HLG = 16, 18
+_MOST_SOUND = 64 << 20  # bytes of packets before the first picture, which the output's header waits for
 _LISTS = frozenset({"concat", "dash", "imf"})  # formats of texts that name other files
 _BOTTOM_FIRST = (3, 5)  # AV_FIELD_BB, AV_FIELD_BT
 
@@ -133,12 +134,15 @@ class FileSource(Closing):
         refusal = self._copy_refusal() if groups else "copying is switched off"
         if refusal is None:
             self._cutter = GopCutter(bytes(context.extradata or b""), self._decode_again)
-        self._first_picture: av.VideoFrame | None = None
+        sound = 0
         for item in self._items:
             self._pending.append(item)
             if isinstance(item, Frame):
                 first = item, self._seen
                 break
+            sound += item.packet.size
+            if sound > _MOST_SOUND:
+                raise InputError(f"only sound for its first {sound >> 20} MiB; try --audio drop: {self.path}")
         if first is None:
             raise InputError(f"no picture can be decoded; is it a video? {self.path}")
         frame, picture = first

@@ -6,6 +6,7 @@ import pytest
 
 from streamer.errors import InputError
 from streamer.frame import Frame, Size
+from streamer.media import source
 from streamer.media.source import AudioPacket, FileSource
 from streamer.tally import Tally
 from tests import clips
@@ -51,6 +52,23 @@ def test_every_kind_of_file_becomes_frames_with_the_file_s_own_times(
     if not first.color.full_range:
         luma = (luma - 16) * 255 / 219
     assert np.abs(luma - expected).mean() < 12
+
+
+def test_sound_before_the_first_picture_does_not_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = clips.make(tmp_path / "a.mkv", Clip(audio="pcm_s16le"))
+    data = path.read_bytes()
+    with av.open(str(path)) as container:  # no picture can be decoded
+        pictures = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    for picture in pictures:
+        data = data.replace(picture, bytes(len(picture)))
+    path.write_bytes(data)
+    monkeypatch.setattr(source, "_MOST_SOUND", 20_000)
+    with pytest.raises(InputError, match="only sound"):
+        FileSource(path, tally=Tally())
+    with pytest.raises(InputError, match="no picture"):
+        FileSource(path, tally=Tally(), audio=False)
 
 
 def test_a_text_that_names_other_files_is_no_video(tmp_path: Path) -> None:
