@@ -2,7 +2,8 @@
 
 # Note [What travels]
 Only samples travel from the file that came in to the file that goes out, with the quantisation tables and
-chroma sampling of a JPEG. Metadata, thumbnails, further pictures, colour profiles and whatever trails behind
+chroma sampling of a JPEG (a rare sampling that Pillow does not write, such as 4:4:0, becomes 4:4:4, which loses no
+colour). Metadata, thumbnails, further pictures, colour profiles and whatever trails behind
 are never copied, because the output is written anew. EXIF orientation is applied to the samples. Samples
 under a colour profile other than sRGB are converted to sRGB, so that leaving the profile behind does not
 change how they look (16-bit samples stay as they are).
@@ -17,7 +18,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageFile, JpegImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from streamer.errors import DamagedError, InputError, OutputError, TooLargeError, UnsupportedError
 from streamer.image.limits import ImageLimits
@@ -31,6 +32,9 @@ EXTENSIONS: dict[Format, str] = {"JPEG": "jpg", "PNG": "png"}
 _LOSSY = ("JPEG", "MPO", "WEBP", "AVIF")
 _ORIENTATION = 0x0112  # EXIF tag
 _START_OF_SCAN = b"\xff\xda"
+_DEEPEST = np.uint16(65535)
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANES, _EXTRA_SAMPLES = 258, 262, 284, 338  # TIFF tags
+_ZERO_IS_WHITE, _SEPARATE, _IN_THE_COLOURS = 0, 2, 1  # values of the last three, in this order
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,27 +156,61 @@ def _upright(samples: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 def _is_deep(image: Image.Image) -> bool:
     """Whether the samples have 16 bits, which Pillow would cut down to 8 for colour."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return set(image.tag_v2.get(_BITS_PER_SAMPLE, ())) == {16}
+    return image.format == "PNG" and re.search(r"16[BLNS]?(?!\d)", _raw_mode(image)) is not None
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How Pillow names the samples as they are in the file; known until they are loaded."""
     assert isinstance(image, ImageFile.ImageFile)  # it was opened, not made
-    return image.format in ("PNG", "TIFF") and any(
-        re.search(r"16[BLNS]?(?!\d)", str(tile[3][0] if isinstance(tile[3], tuple) else tile[3]))
-        for tile in image.tile
-    )
+    options = image.tile[0][3] if image.tile else ""
+    return str(options[0] if isinstance(options, tuple) else options)
 
 
 def _deep(image: Image.Image, data: bytes) -> tuple[NDArray[Any], NDArray[Any] | None]:
     image.load()  # raises on a file that is cut short, which OpenCV would fill up
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_PLANES) == _SEPARATE:
+        raise UnsupportedError("16-bit pictures with a plane per colour are not read")  # OpenCV mixes them up
     samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if samples is None or samples.dtype != np.uint16:
-        raise DamagedError("the picture's 16-bit samples cannot be read")
+        raise UnsupportedError("pictures of 16-bit samples of this kind are not read")
     if samples.ndim == 2:
-        return samples[:, :, None], None
+        return _deep_grey(image, samples[:, :, None])
     colour = cv2.cvtColor(samples[:, :, :3], cv2.COLOR_BGR2RGB)
-    return colour, np.array(samples[:, :, 3:]) if samples.shape[2] == 4 else None
+    if samples.shape[2] == 3:
+        return colour, None
+    return _deep_alpha(image, colour, np.array(samples[:, :, 3:]))
+
+
+def _deep_grey(image: Image.Image, grey: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """What OpenCV leaves to its caller: the one value that a PNG names as transparent, and a TIFF whose 0 is white."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        inverted = image.tag_v2.get(_PHOTOMETRIC) == _ZERO_IS_WHITE
+        return (_DEEPEST - grey if inverted else grey), None
+    clear = image.info.get("transparency")
+    if not isinstance(clear, int):
+        return grey, None
+    return grey, np.where(grey == clear, 0, _DEEPEST).astype(np.uint16)
+
+
+def _deep_alpha(
+    image: Image.Image, colour: NDArray[Any], alpha: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Colours and transparency, which in a TIFF may be no transparency, or be in the colours already."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return colour, alpha
+    meaning = image.tag_v2.get(_EXTRA_SAMPLES, (0,))[0]
+    if meaning == _IN_THE_COLOURS:
+        whole = colour.astype(np.float32) * _DEEPEST / np.maximum(alpha, 1)
+        colour = np.minimum(np.rint(whole), _DEEPEST).astype(np.uint16)
+    return colour, alpha if meaning else None
 
 
 def _shallow(image: Image.Image) -> tuple[NDArray[Any], NDArray[Any] | None]:
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         raise UnsupportedError("pictures of 32-bit or floating point samples are not read")
+    _stretch_transparency(image)
     image.load()
     profile = image.info.get("icc_profile")
     grey = image.mode in ("1", "L", "LA", "La")
@@ -185,6 +223,13 @@ def _shallow(image: Image.Image) -> tuple[NDArray[Any], NDArray[Any] | None]:
     mode = "L" if grey else "RGB"
     samples = np.asarray(image if image.mode == mode else image.convert(mode))
     return (samples[:, :, None] if grey else samples), alpha
+
+
+def _stretch_transparency(image: Image.Image) -> None:
+    """Make the one grey value that is transparent one of 8 bits, as Pillow makes the samples of 2 and 4 bits."""
+    clear, found = image.info.get("transparency"), re.fullmatch(r"L;([24])", _raw_mode(image))
+    if found and isinstance(clear, int):
+        image.info["transparency"] = clear * 255 // ((1 << int(found[1])) - 1)
 
 
 def _in_srgb(image: Image.Image, profile: bytes) -> Image.Image:

@@ -1,10 +1,12 @@
 import io
 import struct
 import zlib
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, JpegImagePlugin, PngImagePlugin
 
@@ -16,14 +18,29 @@ from tests.image.pictures import encoded, opened, samples_of
 LIMITS = ImageLimits()
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """One chunk of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 def png_header(width: int, height: int) -> bytes:
     """A PNG that promises a size and holds nothing."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return start + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+
+
+def grey_png(bits: int, row: bytes, clear: int) -> bytes:
+    """One row of grey samples, of which the value `clear` is transparent."""
+    start = chunk(b"IHDR", struct.pack(">IIBBBBB", len(row) * 8 // bits, 1, bits, 0, 0, 0, 0))
+    end = chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + start + chunk(b"tRNS", struct.pack(">H", clear)) + end
+
+
+def tiff(samples: NDArray[np.uint16], **tags: Any) -> bytes:
+    """A TIFF of 16-bit samples."""
+    file = io.BytesIO()
+    tifffile.imwrite(file, samples, metadata=None, **tags)
+    return file.getvalue()
 
 
 @pytest.mark.parametrize("quality", [30, 75, 95])
@@ -99,6 +116,68 @@ def test_every_png_mode_looks_the_same_afterwards(person: NDArray[np.uint8], mod
 def test_transparent_palettes_stay_transparent(person: NDArray[np.uint8]) -> None:
     source = encoded(Image.fromarray(person[:64, :64]).convert("P"), "PNG", transparency=3)
     assert np.array_equal(samples_of(write(decode(source, LIMITS)), "RGBA"), samples_of(source, "RGBA"))
+
+
+@pytest.mark.parametrize(
+    ("bits", "row", "clear", "samples"),
+    [
+        (1, b"\x90", 1, [255, 0, 0, 255, 0, 0, 0, 0]),
+        (2, b"\x46", 1, [85, 0, 85, 170]),
+        (4, b"\x5a\x05", 5, [85, 170, 0, 85]),
+        (8, b"\x07\x08\x07", 7, [7, 8, 7]),
+        (16, b"\x03\xe8\x03\xe9\xe8\xe8", 1000, [1000, 1001, 0xE8E8]),
+    ],
+)
+def test_the_one_grey_value_that_is_transparent_stays_so(
+    bits: int, row: bytes, clear: int, samples: list[int]
+) -> None:
+    picture = decode(write(decode(grey_png(bits, row, clear), LIMITS)), LIMITS)
+    assert picture.samples[0, :, 0].tolist() == samples
+    assert picture.alpha is not None
+    opaque = 65535 if bits == 16 else 255
+    hidden = clear * 255 // ((1 << bits) - 1) if bits < 8 else clear
+    assert picture.alpha[0, :, 0].tolist() == [0 if value == hidden else opaque for value in samples]
+
+
+DEEP = np.random.default_rng(5).integers(1, 65536, (24, 32, 4)).astype(np.uint16)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_16_bit_tiffs_keep_every_bit(order: str) -> None:
+    data = tiff(DEEP[:, :, :3], photometric="rgb", byteorder=order)
+    assert np.array_equal(decode(data, LIMITS).samples, DEEP[:, :, :3])
+    data = tiff(DEEP[:, :, 0], photometric="minisblack", byteorder=order)
+    assert np.array_equal(decode(data, LIMITS).samples, DEEP[:, :, :1])
+
+
+def test_16_bit_tiffs_whose_zero_is_white_are_no_negatives() -> None:
+    grey = DEEP[:, :, 0]
+    assert np.array_equal(decode(tiff(grey, photometric="miniswhite"), LIMITS).samples[:, :, 0], 65535 - grey)
+
+
+def test_the_fourth_sample_of_a_16_bit_tiff_is_what_its_tag_says() -> None:
+    plain = decode(tiff(DEEP, photometric="rgb", extrasamples=["unassalpha"]), LIMITS)
+    assert plain.alpha is not None
+    assert np.array_equal(plain.samples, DEEP[:, :, :3])
+    assert np.array_equal(plain.alpha, DEEP[:, :, 3:])
+    other = decode(tiff(DEEP, photometric="rgb", extrasamples=["unspecified"]), LIMITS)
+    assert np.array_equal(other.samples, DEEP[:, :, :3])
+    assert other.alpha is None
+    weighted = DEEP.copy()
+    weighted[:, :, :3] = np.rint(DEEP[:, :, :3] * (DEEP[:, :, 3:] / 65535))
+    whole = decode(tiff(weighted, photometric="rgb", extrasamples=["assocalpha"]), LIMITS)
+    strong = DEEP[:, :, 3] > 40_000
+    assert np.abs(whole.samples.astype(int) - DEEP[:, :, :3])[strong].max() <= 2
+
+
+def test_16_bit_tiffs_that_no_library_reads_right_are_refused() -> None:
+    planes = np.ascontiguousarray(np.moveaxis(DEEP[:, :, :3], 2, 0))
+    for data in (
+        tiff(DEEP, photometric="separated"),  # inks
+        tiff(planes, photometric="rgb", planarconfig="separate"),
+    ):
+        with pytest.raises(UnsupportedError):
+            decode(data, LIMITS)
 
 
 @pytest.mark.parametrize(
