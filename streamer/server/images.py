@@ -33,7 +33,7 @@ from streamer.server.settings import ServeSettings
 from streamer.server.work import Work
 
 _TEXT_SHARE = 3 / 2  # how much longer than its bytes a picture may be as text
-_MOST_ITEMS = 1 << 17  # of JSON for the parser; more would hold up everybody. See Note [Long lists]
+_MOST_ITEMS = 1 << 14  # of JSON for the parser; more would hold up everybody. See Note [Long lists]
 _LONGEST_KEY = 100  # of a request that an error repeats
 _JSON = "application/json"
 _STORED_HEADERS = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
@@ -205,13 +205,13 @@ def _answer(
     form = answers.form_from(order.result)
     file = masked.write()
     if form is ResultForm.URL:
-        text = json.dumps(_link(studio, file, masked, base_url))
+        text = json.dumps(_link(studio, file, masked, base_url)).encode()
     elif form is ResultForm.PATH:
-        text = json.dumps(str(_put(studio, file, masked)))
+        text = json.dumps(str(_put(studio, file, masked))).encode()
     elif form is ResultForm.BASE64:
-        text = json.dumps(answers.in_text(file, form))
+        text = json.dumps(answers.in_text(file, form)).encode()
     else:
-        text = listed(file) if form is ResultForm.ARRAY else f'{{"type":"Buffer","data":{listed(file)}}}'
+        text = listed(file) if form is ResultForm.ARRAY else b'{"type":"Buffer","data":%b}' % listed(file)
     return _json(answers.answer(masked, "").as_dict(), text)
 
 
@@ -223,7 +223,7 @@ def _link(studio: Studio, file: bytes, masked: MaskedPicture, base_url: str) -> 
     return f"{base_url}/v1/files/{_put(studio, file, masked).name}"
 
 
-def _json(answer: dict[str, Any], result: str) -> Response:
+def _json(answer: dict[str, Any], result: bytes) -> Response:
     """The answer with its result, which is JSON already; made in the worker's thread, because it takes its time."""
-    rest = json.dumps({key: value for key, value in answer.items() if key != "result"})
-    return Response(f'{{"result":{result},{rest[1:]}', media_type=_JSON)
+    rest = json.dumps({key: value for key, value in answer.items() if key != "result"}).encode()
+    return Response(b'{"result":%b,%b' % (result, rest[1:]), media_type=_JSON)

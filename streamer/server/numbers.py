@@ -10,6 +10,8 @@ import numpy as np
 
 _SHORT = 1 << 12  # bytes of text that the parser may read as well
 _COMMA, _ZERO = ord(","), ord("0")
+_SPACES = np.frombuffer(b" \t\n\r", np.uint8)
+_SLICE = 1 << 16  # bytes written at a time: between two of them the others run
 _TEXTS = np.array([f"{value}," for value in range(256)], "S4")
 
 
@@ -22,23 +24,29 @@ def taken_out(body: bytes) -> tuple[bytes, bytes | None]:
     start, end = body.find(b"["), body.rfind(b"]")
     if end - start < _SHORT or start < 0:
         return body, None
-    numbers = _read(body[start + 1 : end].replace(b", ", b","))
+    numbers = _read(body[start + 1 : end].strip())
     return (body, None) if numbers is None else (body[: start + 1] + body[end:], numbers)
 
 
-def listed(data: bytes) -> str:
+def listed(data: bytes) -> bytes:
     """Bytes as a JSON list of numbers.
 
     >>> listed(bytes([0, 10, 255]))
-    '[0,10,255]'
+    b'[0,10,255]'
     """
-    text = _TEXTS[np.frombuffer(data, np.uint8)].tobytes().replace(b"\0", b"")
-    return f"[{text[:-1].decode('ascii')}]"
+    values = np.frombuffer(data, np.uint8)
+    slices = (values[at : at + _SLICE] for at in range(0, len(values), _SLICE))
+    return b"[" + b"".join(_TEXTS[part].tobytes().replace(b"\0", b"") for part in slices)[:-1] + b"]"
 
 
 def _read(text: bytes) -> bytes | None:
-    """The values of `0,1,255`; None if that is not what it is."""
+    """The values of `0,1,255`, with or without space after a comma; None if that is not what it is."""
     letters = np.frombuffer(text, np.uint8)
+    spaces = np.isin(letters, _SPACES, kind="table")
+    if spaces.any():
+        if (spaces[1:] & ~spaces[:-1] & (letters[:-1] != _COMMA)).any():  # 1 2 is not 12
+            return None
+        letters = letters[~spaces]
     commas = letters == _COMMA
     digits = letters - np.uint8(_ZERO)
     if not ((digits < 10) | commas).all():

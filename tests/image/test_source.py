@@ -1,6 +1,8 @@
 import base64
 import io
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +108,11 @@ def test_large_files_are_not_read_whole(tmp_path: Path) -> None:
         "",
         "data:image/png;base64",
         "data:image/png;base64,!!",
+        "data:image/png;base64," + "%41" * 70_000,
+        "data:," + "%41" * 70_000,
+        "AAAA====",
+        "AA=A",
+        "A" * 7 + "\u0660",
         "\0",
         "/dev/zero",
         "/",
@@ -144,6 +151,35 @@ def test_only_the_given_folders_are_read(tmp_path: Path) -> None:
         assert "a.jpg" not in str(refused.value)
         with pytest.raises(RefusedError):
             read(path.as_uri() if path.is_absolute() and ".." not in path.parts else path, access)
+
+
+@pytest.mark.parametrize("length", [(3 << 18) - 1, 3 << 18, (3 << 18) + 1, 3 << 20])
+def test_base64_of_any_length_is_whole(length: int) -> None:
+    data = (DATA * (length // len(DATA) + 1))[:length]
+    for text in (base64.b64encode(data).decode(), base64.encodebytes(data).decode()):
+        assert read(text, Access()).data == data
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A" * (30 << 20) + "!",
+        "data:;base64," + "%41" * (10 << 20),
+        "data:," + "%41" * (10 << 20),
+        " " * (30 << 20),
+    ],
+    ids=["base64", "escaped base64", "escapes", "spaces"],
+)
+def test_large_text_does_not_hold_up_other_threads(text: str) -> None:
+    gaps, before_s = [0.0], time.perf_counter()
+    with ThreadPoolExecutor(1) as other:
+        reading = other.submit(read, text, Access())
+        while not reading.done():
+            time.sleep(0.005)
+            gaps.append(time.perf_counter() - before_s)
+            before_s = time.perf_counter()
+    assert isinstance(reading.exception(), InputError)
+    assert max(gaps) < 0.8
 
 
 def test_a_buffer_survives_json() -> None:
