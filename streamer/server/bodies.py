@@ -1,8 +1,10 @@
 """Request bodies within limits of size and time, and never on disk."""
 
 import asyncio
+import re
 import sys
 from collections.abc import AsyncGenerator
+from urllib.parse import unquote_to_bytes
 
 from fastapi import Request
 from starlette.datastructures import FormData
@@ -12,10 +14,22 @@ from streamer.errors import InputError, TooLargeError, UnsupportedError
 from streamer.server.failures import SlowBody
 
 _FORM_OVERHEAD = 64 << 10  # bytes of a form besides its file
+_ENCODED_NAME = re.compile(rb"""; *filename\*=utf-8''([^;" ]+)""", re.IGNORECASE)
 
 
 class _InMemory(MultiPartParser):
     spool_max_size = sys.maxsize  # an upload is not masked yet: it must not reach the disk
+
+    def on_headers_finished(self) -> None:
+        """Also take a file whose name is encoded as RFC 5987 says, as older Python clients send names with accents."""
+        part = self._current_part
+        if part.content_disposition is not None:
+            part.content_disposition = _ENCODED_NAME.sub(_plain_name, part.content_disposition)
+        super().on_headers_finished()
+
+
+def _plain_name(found: re.Match[bytes]) -> bytes:
+    return b'; filename="%b"' % unquote_to_bytes(found[1]).translate(None, b'"\\\r\n')
 
 
 async def read(request: Request, max_bytes: int, limit_s: float) -> bytes:
@@ -29,11 +43,12 @@ async def read(request: Request, max_bytes: int, limit_s: float) -> bytes:
 async def read_form(request: Request, max_bytes: int, limit_s: float) -> FormData:
     """The fields and the one file of a form. Raises InputError and its kinds, or SlowBody."""
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    stream = _stream(request, max_bytes + _FORM_OVERHEAD, limit_s)
     try:
         if kind == "multipart/form-data":
+            stream = _stream(request, max_bytes + _FORM_OVERHEAD, limit_s)
             return await _InMemory(request.headers, stream, max_files=1, max_fields=8).parse()
-        if kind == "application/x-www-form-urlencoded":
+        if kind == "application/x-www-form-urlencoded":  # which holds no file
+            stream = _stream(request, _FORM_OVERHEAD, limit_s)
             return await FormParser(request.headers, stream, max_fields=8).parse()
     except MultiPartException as error:
         raise InputError(f"the form cannot be read: {error.message}") from error

@@ -7,6 +7,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from streamer.errors import (
     ConfigError,
@@ -69,6 +70,9 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(StreamerError, lambda _, error: from_error(error))
     app.add_exception_handler(Busy, _busy)
     app.add_exception_handler(SlowBody, lambda _, error: failure(408, str(error), Connection="close"))
+    app.add_exception_handler(
+        ClientDisconnect, lambda _, __: failure(400, "the request broke off")
+    )  # unheard
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, lambda _, __: failure(500, "an internal error; there is no result"))

@@ -90,6 +90,13 @@ def test_large_bodies(start: Start, folder: Path) -> None:
     assert is_empty(folder)
 
 
+def test_a_form_without_a_file_is_small(client: TestClient) -> None:
+    kind = {"content-type": "application/x-www-form-urlencoded"}
+    message_of(
+        client.post("/v1/results", content=b"&" * 100_000, headers=kind), 413
+    )  # a second of work per 4 MB
+
+
 def test_uploads_never_reach_the_disk(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     files = tempfile.SpooledTemporaryFile
     rolled = []
@@ -260,6 +267,27 @@ def test_past_its_bounds_the_server_says_so_and_stays_awake(
             return [answer.status_code for answer in [*answers, await post()]]
 
     assert asyncio.run(scenario()) == [200] * 4
+
+
+def test_a_client_that_goes_away_is_no_error(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    messages = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(_: Any) -> None:
+        pass
+
+    headers = [(b"host", b"127.0.0.1:8080"), (b"content-type", b"application/json")]
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/anonymize",
+        "headers": headers,
+        "query_string": b"",
+    }
+    asyncio.run(client.app(scope, receive, send))  # type: ignore[arg-type, func-returns-value]
+    assert not caplog.records
 
 
 def test_a_body_that_does_not_arrive(redactor: Redactor, tmp_path: Path) -> None:

@@ -73,6 +73,28 @@ def test_a_url_is_taken_from_either_kind_of_form(start: Start, jpeg: bytes, as_m
 
 
 @pytest.mark.parametrize(
+    ("disposition", "name"),
+    [
+        ('filename="Büro.jpg"', "Büro.jpg"),
+        ("filename*=utf-8''B%C3%BCro.jpg", "Büro.jpg"),  # urllib3 1.x, below the requests of many
+        ("filename*=UTF-8''a%22b%0D%0A.jpg", "ab.jpg"),
+        ('filename="../../etc/a.jpg"', "a.jpg"),
+        ('filename=""', "image"),
+    ],
+)
+def test_a_file_is_taken_whatever_its_name(
+    client: TestClient, jpeg: bytes, disposition: str, name: str
+) -> None:
+    head = f'--x\r\nContent-Disposition: form-data; name="image"; {disposition}\r\n\r\n'.encode()
+    response = client.post(
+        "/v1/results",
+        content=head + jpeg + b"\r\n--x--\r\n",
+        headers={"content-type": "multipart/form-data; boundary=x"},
+    )
+    assert entry_of(response)["name"] == name
+
+
+@pytest.mark.parametrize(
     ("query", "classes"),
     [
         ("", {"Face", "License plate"}),

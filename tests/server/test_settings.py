@@ -1,9 +1,11 @@
+import socket
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from streamer import resources
+from streamer.cli import web
 from streamer.errors import ConfigError
 from streamer.server.settings import ServeSettings, load
 
@@ -29,6 +31,12 @@ def test_wrong_settings_are_named(text: str, tmp_path: Path) -> None:
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"serve\.toml"):
         load(path, {})
+
+
+def test_connections_send_at_once() -> None:
+    with web.listen("127.0.0.1", 0) as listener:
+        with socket.create_connection(listener.getsockname()), listener.accept()[0] as line:
+            assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_flags_win(tmp_path: Path) -> None:
