@@ -28,9 +28,11 @@ Permit = Callable[[Address], bool]
 _REDIRECTS = {301, 302, 303, 307, 308}
 _CHUNK = 1 << 16
 _SAFE = "/?%:@!$&'()*+,;=~-._"
-_EMBEDDING = tuple(  # IPv6 ranges that carry an IPv4 address of somebody's choice
-    ipaddress.ip_network(text)
-    for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96")
+_INTERNET = ipaddress.ip_network(
+    "2000::/3"
+)  # all that is handed out of IPv6; outside lie old and local kinds
+_EMBEDDING = tuple(  # ranges within it that carry an IPv4 address of somebody's choice
+    ipaddress.ip_network(text) for text in ("2002::/16", "2001::/32")
 )
 
 
@@ -43,7 +45,7 @@ def is_public(address: Address) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return is_public(address.ipv4_mapped)
-        if any(address in network for network in _EMBEDDING):
+        if address not in _INTERNET or any(address in network for network in _EMBEDDING):
             return False
     return address.is_global and not address.is_multicast
 
