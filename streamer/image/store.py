@@ -26,6 +26,10 @@ class Store:
     _used: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
+        self._make()
+
+    def _make(self) -> None:
+        """Make the folder, also again: what cleans temporary folders takes one that nobody wrote to for days."""
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             facts = self.folder.lstat()
@@ -44,6 +48,7 @@ class Store:
             self.purge(now_s=now_s)
             if self._used + len(data) > self.max_bytes:
                 raise OutputError("the store of results is full; try again later or ask for base64")
+        self._make()
         path = self.folder / f"{secrets.token_urlsafe(24)}.{EXTENSIONS[format]}"
         write_whole(path, data)
         os.utime(path, (now_s, now_s))
@@ -60,13 +65,15 @@ class Store:
                 path.unlink()
                 return None
             return path.read_bytes()
-        except FileNotFoundError:
+        except OSError:
             return None
 
     def purge(self, *, now_s: float) -> int:
-        """Delete what is too old, unfinished files too; how many went."""
+        """Delete what is too old, unfinished files too; how many went. What cannot be deleted is left for the next
+        time.
+        """
         gone = used = 0
-        for path in self.folder.iterdir():
+        for path in self._files():
             if not _NAME.fullmatch(path.name.removesuffix(".part")):
                 continue
             try:
@@ -76,10 +83,16 @@ class Store:
                     gone += 1
                 else:
                     used += facts.st_size
-            except FileNotFoundError:
+            except OSError:
                 continue
         self._used = used
         return gone
+
+    def _files(self) -> list[Path]:
+        try:
+            return list(self.folder.iterdir())
+        except OSError:
+            return []
 
 
 def default_folder() -> Path:

@@ -1,4 +1,5 @@
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,40 @@ def test_a_folder_that_others_write_or_that_is_a_link_is_refused(tmp_path: Path)
     for name in ("open", "link", "file"):
         with pytest.raises(OutputError):
             Store(tmp_path / name)
+
+
+def test_a_folder_that_was_cleaned_away_is_made_again(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.put(b"old", "JPEG", now_s=NOW_S)
+    shutil.rmtree(store.folder)
+    assert store.purge(now_s=NOW_S) == 0
+    name = store.put(b"new", "JPEG", now_s=NOW_S).name
+    assert store.get(name, now_s=NOW_S) == b"new"
+    assert store.folder.stat().st_mode & 0o077 == 0
+    shutil.rmtree(store.folder)
+    (tmp_path / "elsewhere").mkdir()
+    store.folder.symlink_to(tmp_path / "elsewhere")  # somebody was quicker
+    with pytest.raises(OutputError):
+        store.put(b"new", "JPEG", now_s=NOW_S)
+
+
+def test_a_file_that_cannot_be_deleted_does_not_keep_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    first, second = (store.put(b"x", "JPEG", now_s=NOW_S) for _ in range(2))
+    unlink = Path.unlink
+
+    def busy(path: Path, missing_ok: bool = False) -> None:
+        if path == first:
+            raise PermissionError
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", busy)
+    assert store.purge(now_s=NOW_S + DAY_S) == 1
+    assert list(store.folder.iterdir()) == [first]
+    assert store.get(first.name, now_s=NOW_S + DAY_S) is None
+    assert store.get(second.name, now_s=NOW_S) is None
 
 
 def test_a_full_store_refuses_and_old_files_make_room(tmp_path: Path) -> None:
