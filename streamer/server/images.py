@@ -36,6 +36,7 @@ _TEXT_SHARE = 3 / 2  # how much longer than its bytes a picture may be as text
 _MOST_ITEMS = 1 << 14  # of JSON for the parser; more would hold up everybody. See Note [Long lists]
 _LONGEST_KEY = 100  # of a request that an error repeats
 _JSON = "application/json"
+_FILES = "/v1/files"
 _STORED_HEADERS = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
 
 
@@ -89,7 +90,7 @@ def router(studio: Studio) -> APIRouter:
             form = await bodies.read_form(request, limits.max_bytes, studio.settings.body_s)
             hide = _hide_of(mode, studio.settings.anonymize.hide)
             base_url = _base_url(request, studio)
-            taken = await studio.work.read(lambda: _from_form(form, studio.access))
+            taken = await studio.work.read(lambda: _from_form(form, studio, base_url))
             return await studio.work.redact(
                 lambda redactor: _results(studio, redactor, taken, hide, representation, base_url)
             )
@@ -100,8 +101,8 @@ def router(studio: Studio) -> APIRouter:
         most = int(studio.settings.limits.max_bytes * _TEXT_SHARE) + 1024
         async with studio.work.admitted():
             body = await bodies.read(request, most, studio.settings.body_s)
-            order, taken = await studio.work.read(lambda: _from_json(body, studio.access))
             base_url = _base_url(request, studio)
+            order, taken = await studio.work.read(lambda: _from_json(body, studio, base_url))
             return await studio.work.redact(
                 lambda redactor: _answer(studio, redactor, taken, order, base_url)
             )
@@ -113,7 +114,7 @@ def stored(store: Store) -> APIRouter:
     """The endpoint behind `url` results: whoever knows the name may read it, for as long as it is kept."""
     routes = APIRouter(tags=["images"], responses=schema.FAILURES)
 
-    @routes.get("/v1/files/{name}", response_class=Response, responses=schema.STORED)
+    @routes.get(f"{_FILES}/{{name}}", response_class=Response, responses=schema.STORED)
     def file(name: str) -> Response:
         """A masked picture that an earlier request stored."""
         data = store.get(name, now_s=time.time())
@@ -138,7 +139,8 @@ def _base_url(request: Request, studio: Studio) -> str:
     return (studio.settings.public_url or str(request.base_url)).rstrip("/")
 
 
-def _from_form(form: FormData, access: Access) -> Source:
+def _from_form(form: FormData, studio: Studio, base_url: str) -> Source:
+    access = studio.access
     image, url = form.get("image"), form.get("url")
     if (image is None) == (url is None):
         raise InputError("send exactly one of image (a file) and url (text)")
@@ -146,17 +148,28 @@ def _from_form(form: FormData, access: Access) -> Source:
         taken = source.read(image.file.read(access.limits.max_bytes + 1), access)
         return Source(taken.data, Path(image.filename or "image").name)
     if isinstance(url, str) and re.match(r"https?://", url, re.IGNORECASE):
-        return source.read(url, access)
+        return _own(url, studio, base_url) or source.read(url, access)
     raise InputError("image must be a file, and url must begin with http:// or https://")
 
 
-def _from_json(body: bytes, access: Access) -> tuple[schema.Order, Source]:
+def _own(text: str, studio: Studio, base_url: str) -> Source | None:
+    """The stored result that a URL of this server leads to: it is read, not fetched from what may be a private
+    address.
+    """
+    folder, _, name = text.rpartition("/")
+    data = studio.store.get(name, now_s=time.time()) if folder == f"{base_url}{_FILES}" else None
+    return None if data is None else Source(data, name)
+
+
+def _from_json(body: bytes, studio: Studio, base_url: str) -> tuple[schema.Order, Source]:
+    access = studio.access
     rest, numbers = taken_out(body)
     order = _order(rest)
     if numbers is not None and not isinstance(order.image, str):
         return order, source.read(numbers, access)
     image = order.image.data if isinstance(order.image, schema.Buffer) else order.image
-    return order, source.read(image, access)
+    own = _own(image, studio, base_url) if isinstance(image, str) else None
+    return order, own or source.read(image, access)
 
 
 def _order(body: bytes) -> schema.Order:
@@ -220,7 +233,7 @@ def _put(studio: Studio, file: bytes, masked: MaskedPicture) -> Path:
 
 
 def _link(studio: Studio, file: bytes, masked: MaskedPicture, base_url: str) -> str:
-    return f"{base_url}/v1/files/{_put(studio, file, masked).name}"
+    return f"{base_url}{_FILES}/{_put(studio, file, masked).name}"
 
 
 def _json(answer: dict[str, Any], result: bytes) -> Response:

@@ -55,12 +55,17 @@ def test_every_form_in_and_out_and_in_again(
     assert all(set(item["box"]) == {"x", "y", "w", "h"} for item in answer["objects"])
     x0, y0, x1, y1 = FACE
     assert detail(samples_of(data)[y0:y1, x0:x1]) < 0.35 * detail(samples_of(jpeg)[y0:y1, x0:x1])
-    if wanted == "url":
-        with served(data) as web:
-            again = post(client, f"{web}/again.jpg")
-    else:
-        again = post(client, answer["result"])
+    again = post(client, answer["result"])
     assert (again["format"], again["width"]) == ("JPEG", 512)
+
+
+def test_a_result_is_taken_back_from_its_url_without_a_request(client: TestClient, jpeg: bytes) -> None:
+    url = post(client, list(jpeg), result="url")["result"]
+    assert post(client, url)["format"] == "JPEG"  # although the address is private
+    form = client.post("/v1/results", data={"url": url})
+    assert form.json()["results"][0]["name"] == url.rsplit("/", 1)[-1]
+    for other in (url.replace("8080", "8081"), f"{url}?x", url[:-5] + "x.jpg", f"{url}/../a"):
+        assert client.post("/v1/anonymize", json={"image": other}).status_code == 400
 
 
 def test_the_default_is_base64_and_everything(client: TestClient, jpeg: bytes) -> None:
