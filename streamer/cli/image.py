@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import unquote, urlsplit
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from streamer import config
+from streamer.address import redacted_url
 from streamer.config import Settings
 from streamer.errors import ConfigError, OutputError, StreamerError
 from streamer.image.api import mask
@@ -23,6 +25,7 @@ from streamer.image.source import Access
 _FORMATS: dict[str, Format] = {".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".png": "PNG"}
 PICTURES = frozenset(_FORMATS) | {".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff"}
 _LONGEST_SHOWN = 200  # characters; longer text is base64
+_LONGEST_PATH = 4096
 
 
 def command(
@@ -55,11 +58,12 @@ def command(
     settings = settings.model_copy(update={"hide": hide_from(hide)})
     access = Access(ImageLimits(private_urls=private_urls))
     jobs = list(_jobs(inputs, output))
+    taken = {path for job in jobs if (path := _file_of(job.image)) is not None}
     failed = 0
     with _bar() as bar:
         for job in bar.track(jobs, description="pictures"):
             try:
-                answer = _anonymize(job, form, settings, access)
+                answer = _anonymize(job, form, settings, access, taken)
             except StreamerError as error:
                 failed += 1
                 bar.console.print(f"error: {job.name}: {error}", style="red", markup=False)
@@ -84,7 +88,7 @@ class _Job:
             raise ConfigError(f"the result is a {format}; give it a name that ends so, not {self.file}")
         if self.folder is None:
             return self.file
-        name = Path(self.name).name or "picture"
+        name = _file_name(self.name) or "picture"
         suffix = "" if _FORMATS.get(Path(name).suffix.lower()) == format else f".{EXTENSIONS[format]}"
         return self.folder / f"{name}{suffix}"
 
@@ -95,7 +99,7 @@ def _jobs(inputs: list[str], output: Path | None) -> Iterator[_Job]:
     if several and to_file:
         raise ConfigError(f"several pictures need a folder after -o, not {output}")
     for text in inputs:
-        name = "picture" if text == "-" or len(text) > _LONGEST_SHOWN else text
+        name = "picture" if text == "-" or len(text) > _LONGEST_SHOWN else redacted_url(text)
         if _is_folder(text):
             if output is None:
                 raise ConfigError(f"say with -o which folder the results go to: {text}")
@@ -115,24 +119,46 @@ def _folder_jobs(folder: Path, output: Path) -> Iterator[_Job]:
             yield _Job(str(path), str(path), folder=(output / path.relative_to(folder)).parent)
 
 
-def _anonymize(job: _Job, form: ResultForm, settings: Settings, access: Access) -> ImageResult:
+def _anonymize(
+    job: _Job, form: ResultForm, settings: Settings, access: Access, taken: set[Path]
+) -> ImageResult:
+    """The answer; its file is none of `taken`, the pictures and earlier results of this run, and becomes one."""
     masked = mask(sys.stdin.buffer if job.image == "-" else job.image, settings, access)
     target = job.target(masked.picture.format)
     if target is not None:
-        if _is_same(target, job.image):
-            raise ConfigError(f"the result would replace the picture; choose another place than {target}")
+        if target.resolve() in taken or _is_same(target, job.image):
+            raise ConfigError(f"the result would replace another picture; choose another place than {target}")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"the folder cannot be made ({error.strerror}): {target.parent}") from error
-    return hand_over(masked, form, out=target)
+    answer = hand_over(masked, form, out=target)
+    if target is not None:
+        taken.add(target.resolve())
+    return answer
 
 
 def _is_same(target: Path, image: str) -> bool:
+    """Whether both are one file, also where names differ in their capitals only."""
     try:
         return target.exists() and target.samefile(image)
     except (OSError, ValueError):
         return False
+
+
+def _file_of(image: str) -> Path | None:
+    """The file that a picture is, with all links followed."""
+    try:
+        path = Path(image)
+        return path.resolve() if len(image) < _LONGEST_PATH and path.is_file() else None
+    except (OSError, ValueError):
+        return None
+
+
+def _file_name(name: str) -> str:
+    """What a file is called that comes from a path or a URL: tokens behind a URL's path are no part of it."""
+    is_url = name.lower().startswith(("http://", "https://"))
+    return Path(unquote(urlsplit(name).path) if is_url else name).name
 
 
 def _line(job: _Job, answer: ImageResult, as_json: bool, several: bool) -> str:
@@ -143,7 +169,7 @@ def _line(job: _Job, answer: ImageResult, as_json: bool, several: bool) -> str:
 
 def _is_folder(text: str) -> bool:
     try:
-        return len(text) < 4096 and Path(text).is_dir()
+        return len(text) < _LONGEST_PATH and Path(text).is_dir()
     except (OSError, ValueError):
         return False
 

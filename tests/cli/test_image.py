@@ -13,7 +13,7 @@ from skimage.data import astronaut
 from typer.testing import CliRunner, Result
 
 from streamer.cli import app
-from tests.image.pictures import FACE, detail, encoded, samples_of
+from tests.image.pictures import FACE, detail, encoded, samples_of, served
 
 PERSON = np.asarray(astronaut())
 
@@ -86,6 +86,38 @@ def test_pictures_are_never_replaced(picture: Path) -> None:
     assert run(picture.parent, "-o", picture.parent).exit_code != 0
     assert picture.read_bytes() == before
     assert [path.name for path in picture.parent.iterdir()] == ["person.jpg"]
+
+
+def test_pictures_and_results_of_one_run_do_not_replace_each_other(picture: Path, tmp_path: Path) -> None:
+    other, out = tmp_path / "other" / "person.jpg", tmp_path / "out"
+    other.parent.mkdir()
+    other.write_bytes(encoded(PERSON[::-1], "JPEG"))
+    before = other.read_bytes()
+    done = run(picture, other, "-o", out, "--json")
+    assert done.exit_code == 1
+    assert is_masked(out / "person.jpg")  # the first, whose result stays
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert ["error" in answer for answer in answers] == [False, True]
+    done = run(picture, other, "-o", other.parent)
+    assert done.exit_code == 1
+    assert other.read_bytes() == before
+    assert run(picture, "-o", out).exit_code == 0  # a later run may
+
+
+def test_a_url_gives_its_name_and_tells_no_secret(picture: Path, tmp_path: Path) -> None:
+    with served(picture.read_bytes()) as web:
+        done = run(
+            f"{web}/street%20view.jpg?token=hidden1", "--private-urls", "-o", tmp_path / "out", "--json"
+        )
+        assert done.exit_code == 0, done.stderr
+        failed = run(
+            web.replace("//", "//me:hidden1@"), f"{web}/x?token=hidden1", "--json", "-o", tmp_path / "a"
+        )
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["street view.jpg"]
+    assert failed.exit_code == 1
+    assert failed.stdout.count("error") == 2
+    for told in (done.output, failed.output):
+        assert "hidden1" not in told
 
 
 @pytest.mark.parametrize(
