@@ -15,6 +15,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
@@ -27,6 +28,7 @@ Permit = Callable[[Address], bool]
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 _CHUNK = 1 << 16
+_LOOKUPS = ThreadPoolExecutor(32, "lookups")  # started one by one as they are needed
 _SAFE = "/?%:@!$&'()*+,;=~-._"
 _INTERNET = ipaddress.ip_network(
     "2000::/3"
@@ -103,13 +105,22 @@ def _checked(url: str) -> SplitResult:
     return parts
 
 
-def _connect(host: str, port: int, deadline: _Deadline, permit: Permit) -> socket.socket:
-    """A connection to one of the host's addresses. See Note [Pinned addresses]."""
+def _addresses(host: str, port: int, deadline: _Deadline) -> list[str]:
+    """All addresses of a host. The system's look-up knows no deadline, so a thread does it that may be left behind."""
+    lookup = _LOOKUPS.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return [str(entry[4][0]) for entry in lookup.result(deadline.left_s())]
+    except TimeoutError as error:
+        if not lookup.cancel():
+            raise UnreachableError("the host of the picture's URL is not found in time") from error
+        raise UnreachableError("too many hosts are being looked up at the same time") from error
     except (OSError, UnicodeError) as error:
         raise UnreachableError("the host of the picture's URL is not known") from error
-    addresses = [str(entry[4][0]) for entry in found]
+
+
+def _connect(host: str, port: int, deadline: _Deadline, permit: Permit) -> socket.socket:
+    """A connection to one of the host's addresses. See Note [Pinned addresses]."""
+    addresses = _addresses(host, port, deadline)
     if not all(permit(ipaddress.ip_address(address.split("%")[0])) for address in addresses):
         raise RefusedError("the picture's URL points into a private network, which is not allowed")
     failure: OSError = ConnectionError()

@@ -192,6 +192,16 @@ def test_one_deadline_ends_a_server_that_drips(start: bytes) -> None:
     assert time.monotonic() - began < 8
 
 
+def test_the_deadline_holds_for_the_name_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(8) and [])
+    began = time.monotonic()
+    with pytest.raises(UnreachableError, match="in time"):
+        fetch("http://slow.example/", LIMITS.model_copy(update={"fetch_s": 0.3}))
+    assert time.monotonic() - began < 4
+    released.set()
+
+
 def test_urls_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("asked"))
     with pytest.raises(RefusedError, match="not fetched"):
