@@ -15,24 +15,27 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from streamer import config
 from streamer.address import redacted_url
 from streamer.config import Settings
-from streamer.errors import ConfigError, OutputError, StreamerError
+from streamer.errors import ConfigError, InputError, OutputError, StreamerError
 from streamer.image.api import mask
 from streamer.image.limits import ImageLimits
 from streamer.image.picture import EXTENSIONS, Format
 from streamer.image.result import ImageResult, ResultForm, form_from, hand_over, hide_from
-from streamer.image.source import Access
+from streamer.image.source import Access, ImageInput
 
 _FORMATS: dict[str, Format] = {".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".png": "PNG"}
 PICTURES = frozenset(_FORMATS) | {".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff"}
 _LONGEST_SHOWN = 200  # characters; longer text is base64
 _LONGEST_PATH = 4096
+_DIGITS = 8  # characters of a byte in a printed array, at most
 
 
 def command(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            help="Pictures: files, folders, URLs or base64; - is standard input.", metavar="IN..."
+            help="Pictures: files, folders, URLs or base64; - is standard input, which may also hold a JSON Buffer"
+            " or array.",
+            metavar="IN...",
         ),
     ],
     hide: Annotated[str, typer.Option(help="everything, faces or plates.")] = "everything",
@@ -123,7 +126,7 @@ def _anonymize(
     job: _Job, form: ResultForm, settings: Settings, access: Access, taken: set[Path]
 ) -> ImageResult:
     """The answer; its file is none of `taken`, the pictures and earlier results of this run, and becomes one."""
-    masked = mask(sys.stdin.buffer if job.image == "-" else job.image, settings, access)
+    masked = mask(_from_stdin(access.limits) if job.image == "-" else job.image, settings, access)
     target = job.target(masked.picture.format)
     if target is not None:
         if target.resolve() in taken or _is_same(target, job.image):
@@ -136,6 +139,21 @@ def _anonymize(
     if target is not None:
         taken.add(target.resolve())
     return answer
+
+
+def _from_stdin(limits: ImageLimits) -> ImageInput:
+    """The picture on standard input: a file, or text in any of the forms that `--result` prints."""
+    data = sys.stdin.buffer.read(limits.max_bytes * _DIGITS + 1)
+    if not data.isascii():
+        return data  # no picture file is ASCII
+    text = data.decode("ascii").strip()
+    if not text.startswith(("{", "[")):
+        return text
+    try:
+        found: ImageInput = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError("standard input is neither a picture nor JSON") from error
+    return found
 
 
 def _is_same(target: Path, image: str) -> bool:

@@ -56,12 +56,25 @@ def test_a_chosen_file_a_chosen_folder_and_json(picture: Path, tmp_path: Path) -
     assert is_masked(tmp_path / "folder" / "person.jpg")
 
 
-@pytest.mark.parametrize("form", ["base64", "buffer", "array"])
-def test_other_forms_are_printed(picture: Path, form: str) -> None:
+@pytest.mark.parametrize("form", ["path", "url", "base64", "buffer", "array"])
+def test_what_is_printed_can_be_given_again(
+    picture: Path, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     text = run(picture, "--result", form).stdout
-    data = base64.b64decode(text) if form == "base64" else json.loads(text)
-    again = run("-", "--result", "base64", stdin=bytes(data["data"] if form == "buffer" else data))
-    assert base64.b64decode(again.stdout).startswith(b"\xff\xd8")
+    again = run("-", "--result", "base64", stdin=text.encode())
+    data = base64.b64decode(again.stdout)
+    assert data.startswith(b"\xff\xd8")
+    if form in ("path", "url"):
+        assert run(text.strip(), "--result", "base64").stdout == again.stdout
+    assert run("-", "--result", "base64", stdin=data).exit_code == 0
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[" * 100_000, b'{"a": 1}', b"[256]", b"null", b"no picture"])
+def test_what_is_no_picture_on_standard_input_is_said(text: bytes) -> None:
+    done = run("-", stdin=text)
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: picture: ")
 
 
 def test_a_folder_keeps_its_structure_and_goes_on_after_a_failure(picture: Path, tmp_path: Path) -> None:

@@ -38,7 +38,9 @@ class Browser:
 
     def open(self, url: str) -> None:
         self.call("POST", "url", {"url": url})
-        self.wait("return document.readyState === 'complete'")  # the driver may answer before the scripts have run
+        self.wait(
+            "return document.readyState === 'complete'"
+        )  # the driver may answer before the scripts have run
 
     def run(self, script: str, *arguments: Any) -> Any:
         return self.call("POST", "execute/sync", {"script": script, "args": list(arguments)})
