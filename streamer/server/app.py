@@ -54,7 +54,7 @@ def create_app(
     image_api = images.router(Studio(work, store, access, settings))
     app.include_router(image_api, dependencies=[guard(keys)])
     app.include_router(image_api, prefix=_CLOUD, dependencies=[guard(keys)], include_in_schema=False)
-    app.include_router(images.stored(store))
+    app.include_router(images.stored(store, settings.body_s))
     live.serve_page(app, "index.html")
     if streams is not None:
         live.install(app, streams, [guard(keys)])

@@ -1,4 +1,4 @@
-"""Request bodies within limits of size and time, and never on disk."""
+"""Request bodies within limits of size and time, and never on disk; answers that do not wait for ever to be read."""
 
 import asyncio
 import re
@@ -6,14 +6,16 @@ import sys
 from collections.abc import AsyncGenerator
 from urllib.parse import unquote_to_bytes
 
-from fastapi import Request
+from fastapi import Request, Response
 from starlette.datastructures import FormData
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
+from starlette.types import Receive, Scope, Send
 
 from streamer.errors import InputError, TooLargeError, UnsupportedError
 from streamer.server.failures import SlowBody
 
 _FORM_OVERHEAD = 64 << 10  # bytes of a form besides its file
+_SLICE = 1 << 18  # bytes of an answer handed to the connection at a time
 _ENCODED_NAME = re.compile(rb"""; *filename\*=utf-8''([^;" ]+)""", re.IGNORECASE)
 
 
@@ -55,6 +57,29 @@ async def read_form(request: Request, max_bytes: int, limit_s: float) -> FormDat
     except (ValueError, AssertionError) as error:
         raise InputError("the form cannot be read") from error
     raise UnsupportedError("send the picture as multipart/form-data")
+
+
+class Answer(Response):
+    """A body that is sent as fast as the client reads, and let go if that takes longer than `limit_s` seconds: whoever
+    asks and does not read must not fill the memory.
+    """
+
+    def __init__(self, body: bytes, limit_s: float, kind: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(body, media_type=kind, headers=headers)
+        self._limit_s = limit_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; a client that is too slow finds its connection closed."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        body = memoryview(self.body)
+        try:
+            async with asyncio.timeout(self._limit_s):
+                for at in range(0, len(body), _SLICE):
+                    part = bytes(body[at : at + _SLICE])
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+                await send({"type": "http.response.body", "body": b""})
+        except TimeoutError:
+            return
 
 
 async def _stream(request: Request, max_bytes: int, limit_s: float) -> AsyncGenerator[bytes, None]:

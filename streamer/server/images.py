@@ -4,14 +4,14 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
@@ -27,6 +27,7 @@ from streamer.image.result import ResultForm
 from streamer.image.source import Access, Source
 from streamer.image.store import Store
 from streamer.server import bodies, schema
+from streamer.server.bodies import Answer
 from streamer.server.failures import failure, from_error
 from streamer.server.numbers import listed, taken_out
 from streamer.server.settings import ServeSettings
@@ -68,6 +69,12 @@ def router(studio: Studio) -> APIRouter:
     """The endpoints that need a key where there are keys."""
     routes = APIRouter(tags=["images"], responses=schema.FAILURES)
 
+    async def admitted() -> AsyncIterator[None]:
+        async with studio.work.admitted():
+            yield  # until the answer is sent
+
+    place = Depends(admitted)
+
     @routes.get("/v1/version", response_class=PlainTextResponse)
     async def version() -> str:
         """The version of the service."""
@@ -78,7 +85,9 @@ def router(studio: Studio) -> APIRouter:
         """The values that `mode` may have."""
         return list(Mode)
 
-    @routes.post("/v1/results", response_model=schema.Results, openapi_extra=schema.RESULTS_BODY)
+    @routes.post(
+        "/v1/results", response_model=schema.Results, openapi_extra=schema.RESULTS_BODY, dependencies=[place]
+    )
     async def post_results(
         request: Request,
         mode: Annotated[list[Mode] | None, Query(description="What to hide; without it everything.")] = None,
@@ -86,31 +95,32 @@ def router(studio: Studio) -> APIRouter:
     ) -> Response:
         """Hide faces and licence plates in a picture: the cloud API's request and answer."""
         limits = studio.settings.limits
-        async with studio.work.admitted():
-            form = await bodies.read_form(request, limits.max_bytes, studio.settings.body_s)
-            hide = _hide_of(mode, studio.settings.anonymize.hide)
-            base_url = _base_url(request, studio)
-            taken = await studio.work.read(lambda: _from_form(form, studio, base_url))
-            return await studio.work.redact(
-                lambda redactor: _results(studio, redactor, taken, hide, representation, base_url)
-            )
+        form = await bodies.read_form(request, limits.max_bytes, studio.settings.body_s)
+        hide = _hide_of(mode, studio.settings.anonymize.hide)
+        base_url = _base_url(request, studio)
+        taken = await studio.work.read(lambda: _from_form(form, studio, base_url))
+        return await studio.work.redact(
+            lambda redactor: _results(studio, redactor, taken, hide, representation, base_url)
+        )
 
-    @routes.post("/v1/anonymize", response_model=schema.Answer, openapi_extra=schema.ANONYMIZE_BODY)
+    @routes.post(
+        "/v1/anonymize",
+        response_model=schema.Answer,
+        openapi_extra=schema.ANONYMIZE_BODY,
+        dependencies=[place],
+    )
     async def anonymize(request: Request) -> Response:
         """Hide faces and licence plates in a picture, in any form, and hand it over in any form."""
         most = int(studio.settings.limits.max_bytes * _TEXT_SHARE) + 1024
-        async with studio.work.admitted():
-            body = await bodies.read(request, most, studio.settings.body_s)
-            base_url = _base_url(request, studio)
-            order, taken = await studio.work.read(lambda: _from_json(body, studio, base_url))
-            return await studio.work.redact(
-                lambda redactor: _answer(studio, redactor, taken, order, base_url)
-            )
+        body = await bodies.read(request, most, studio.settings.body_s)
+        base_url = _base_url(request, studio)
+        order, taken = await studio.work.read(lambda: _from_json(body, studio, base_url))
+        return await studio.work.redact(lambda redactor: _answer(studio, redactor, taken, order, base_url))
 
     return routes
 
 
-def stored(store: Store) -> APIRouter:
+def stored(store: Store, limit_s: float) -> APIRouter:
     """The endpoint behind `url` results: whoever knows the name may read it, for as long as it is kept."""
     routes = APIRouter(tags=["images"], responses=schema.FAILURES)
 
@@ -121,7 +131,7 @@ def stored(store: Store) -> APIRouter:
         if data is None:
             return failure(404, "there is no such file, or it was deleted after its time")
         kind = "image/png" if name.endswith(".png") else "image/jpeg"
-        return Response(data, media_type=kind, headers=_STORED_HEADERS)
+        return Answer(data, limit_s, kind, _STORED_HEADERS)
 
     return routes
 
@@ -208,7 +218,7 @@ def _results(
         return from_error(error, name=taken.name, data=data)
     digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
     answer = schema.results(masked, taken.name, digest, link, representation)
-    return Response(json.dumps(answer), media_type=_JSON)
+    return Answer(json.dumps(answer).encode(), studio.settings.body_s, _JSON)
 
 
 def _answer(
@@ -225,7 +235,9 @@ def _answer(
         text = json.dumps(answers.in_text(file, form)).encode()
     else:
         text = listed(file) if form is ResultForm.ARRAY else b'{"type":"Buffer","data":%b}' % listed(file)
-    return _json(answers.answer(masked, "").as_dict(), text)
+    rest = json.dumps({**answers.answer(masked, "").as_dict(), "result": None}).encode()
+    head, rest = rest.split(b"null", 1)  # the result is JSON already
+    return Answer(b"".join((head, text, rest)), studio.settings.body_s, _JSON)
 
 
 def _put(studio: Studio, file: bytes, masked: MaskedPicture) -> Path:
@@ -234,9 +246,3 @@ def _put(studio: Studio, file: bytes, masked: MaskedPicture) -> Path:
 
 def _link(studio: Studio, file: bytes, masked: MaskedPicture, base_url: str) -> str:
     return f"{base_url}{_FILES}/{_put(studio, file, masked).name}"
-
-
-def _json(answer: dict[str, Any], result: bytes) -> Response:
-    """The answer with its result, which is JSON already; made in the worker's thread, because it takes its time."""
-    rest = json.dumps({key: value for key, value in answer.items() if key != "result"}).encode()
-    return Response(b'{"result":%b,%b' % (result, rest[1:]), media_type=_JSON)

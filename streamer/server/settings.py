@@ -25,7 +25,9 @@ class ServeSettings(BaseModel):
     public_url: str | None = None  # how clients reach the server, for url results; None: as each request did
     workers: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=lambda: os.cpu_count() or 1)
     waiting: Annotated[int, Field(ge=0, le=10_000)] = 16  # requests that may wait for a worker; more get 429
-    body_s: Annotated[float, Field(gt=0, le=3600)] = 30.0  # time for a request's body to arrive
+    body_s: Annotated[float, Field(gt=0, le=3600)] = (
+        30.0  # time for a request to arrive, and for its answer to be read
+    )
     store: Path | None = None  # folder for url and path results; None: a private one in the temporary folder
     store_s: Annotated[float, Field(gt=0)] = DAY_S  # how long results are kept
     store_bytes: Annotated[int, Field(ge=1)] = 4 << 30  # how much of them

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import struct
 import tempfile
 import threading
@@ -288,6 +289,43 @@ def test_a_client_that_goes_away_is_no_error(client: TestClient, caplog: pytest.
     }
     asyncio.run(client.app(scope, receive, send))  # type: ignore[arg-type, func-returns-value]
     assert not caplog.records
+
+
+def test_a_client_that_does_not_read_holds_its_place_for_so_long_only(
+    redactor: Redactor, tmp_path: Path, jpeg: bytes
+) -> None:
+    app = create_app(ServeSettings(store=tmp_path / "store", body_s=0.5, waiting=0), Keys(), [redactor])
+    order = json.dumps({"image": base64.b64encode(jpeg).decode(), "result": "array"}).encode()
+    headers = [(b"host", b"127.0.0.1:8080"), (b"content-type", b"application/json")]
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/anonymize",
+        "headers": headers,
+        "query_string": b"",
+    }
+
+    async def scenario() -> None:
+        full = asyncio.Event()
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": order}
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.body":
+                assert len(message["body"]) <= 1 << 18
+                full.set()
+                await asyncio.sleep(30)
+
+        silent = asyncio.create_task(app(scope, receive, send))  # type: ignore[arg-type]
+        await asyncio.wait_for(full.wait(), 10)
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url=LOCAL) as client:
+            message_of(await client.post("/v1/anonymize", content=b"{}"), 429)
+            await asyncio.wait_for(silent, 10)
+            message_of(await client.post("/v1/anonymize", content=b"{}"), 400)
+
+    asyncio.run(scenario())
 
 
 def test_a_body_that_does_not_arrive(redactor: Redactor, tmp_path: Path) -> None:
