@@ -5,8 +5,6 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from streamer import models
-from streamer.config import DetectPolicy
 from streamer.device import cores, cuda_probe, open_device
 from streamer.media import hardware
 from streamer.media.encoders import NVENC
@@ -46,11 +44,8 @@ class Report:
 
 
 def examine() -> Report:
-    """Look at the machine by trying; needs nothing, and takes a second or two, or as long as an engine is built.
-
-    Never raises for what is missing.
-    """
-    opened = open_device("auto", spec=models.find(DetectPolicy().model))
+    """Look at the machine by trying; takes a second or two and needs nothing. Never raises for what is missing."""
+    opened = open_device("auto")
     return Report(opened.device.name, opened.reason, (*_packages(), *_machine(), *_gpu()))
 
 

@@ -1,25 +1,23 @@
 """Where pixels live: the Device protocol and its two makers, CPU and CUDA."""
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streamer.config import Precision, Runtime, Style
 from streamer.device import cuda_driver, cuda_probe, cuda_trt
-from streamer.device.base import Device, letterbox
+from streamer.device.base import Device
 from streamer.device.cpu import CpuDevice
 from streamer.device.cuda import CudaDevice
 from streamer.device.cuda_driver import Driver
 from streamer.errors import DeviceError, StreamerError
 from streamer.frame import Frame, Size
 from streamer.masking import whole
-from streamer.models import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +38,17 @@ def open_device(
     threads: int = 1,
     runtime: Runtime = "onnxruntime",
     precision: Precision = "fp32",
-    spec: ModelSpec | None = None,
 ) -> Opened:
     """The device for a run; decided once, at its start.
 
     `threads` is how many cores one run of a network may use on the CPU, `runtime` what runs it there, `precision`
-    that of networks on the GPU; `spec` is the network that a GPU must have run to be taken. Raises DeviceError
-    where `cuda` was asked for and cannot be had: it never becomes the CPU by itself.
+    that of networks on the GPU. Raises DeviceError where `cuda` was asked for and cannot be had: it never becomes
+    the CPU by itself.
     """
     if choice == "cpu":
         return Opened(CpuDevice(threads, runtime), "the CPU was asked for")
     try:
         device = open_cuda(precision=precision)
-        if spec is not None:
-            prove_network(device, spec)
     except DeviceError as error:
         if choice == "cuda":
             message = f"CUDA cannot be used: {error}; use --device cpu, or auto to let streamer choose"
@@ -94,32 +89,3 @@ def prove(device: Device) -> None:
     CpuDevice().redact(wanted, whole(size), Style.MOSAIC)
     if not (np.array_equal(ours.luma, wanted.luma) and np.array_equal(ours.chroma, wanted.chroma)):
         raise DeviceError("the GPU did not pass its test: it masks otherwise than the CPU")
-
-
-def prove_network(device: Device, spec: ModelSpec) -> None:
-    """Raises DeviceError unless the device runs the network, and about as the CPU does.
-
-    The first time it builds the engine, which takes a while; an engine that cannot be built or run must be known of
-    before the first frame.
-    """
-    try:
-        ours, wanted = _answers(device, spec), _answers(CpuDevice(), spec)
-    except StreamerError as error:
-        raise DeviceError(f"the GPU does not run the network: {error}") from error
-    if not all(
-        level.shape == other.shape and np.allclose(level, other, rtol=0.05, atol=0.1)
-        for level, other in zip(ours, wanted, strict=True)
-    ):
-        raise DeviceError("the GPU does not run the network: its answers are not those of the CPU")
-
-
-def _answers(device: Device, spec: ModelSpec) -> Sequence[NDArray[np.float32]]:
-    """What the network says of a small picture."""
-    size = Size(130, 94)
-    luma = (np.arange(size.width * size.height, dtype=np.uint32) >> 3 & 255).astype(np.uint8)
-    luma = luma.reshape(size.height, size.width)
-    planes = device.own(luma), device.own(luma[::2].reshape(47, 65, 2))
-    view = letterbox(size, spec.side or size.width, spec.stride)
-    if spec.side is not None:
-        view = replace(view, size=Size(spec.side, spec.side))
-    return device.load(spec)(device.view(Frame(*planes, size, 0, 0, Fraction(1)), view, spec))

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.device import cuda_probe
 from streamer.device.dlpack import CUDA
 from streamer.errors import DeviceError
 
@@ -87,9 +86,7 @@ class PycudaDriver:
             self._context = device.retain_primary_context()
             self.name = str(device.name())
             capability = ".".join(map(str, device.compute_capability()))
-            self.fingerprint = (
-                f"{self.name} {capability} driver {cuda.get_driver_version()} {cuda_probe.release()}"
-            )
+            self.fingerprint = f"{self.name} {capability} driver {cuda.get_driver_version()}"
         with self.current():
             self._stream = cuda.Stream()
             self.stream = int(self._stream.handle)
@@ -106,8 +103,7 @@ class PycudaDriver:
 
     def allocate(self, size: int) -> int:
         """Memory that stays until `free`."""
-        with _translated(self._cuda):  # here already: the caller may free something and try again
-            memory = self._cuda.mem_alloc(size)
+        memory = self._cuda.mem_alloc(size)
         self._memory[int(memory)] = memory
         return int(memory)
 

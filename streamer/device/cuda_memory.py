@@ -9,11 +9,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from streamer.device.cuda_driver import Driver
 from streamer.device.dlpack import capsule
-from streamer.errors import DeviceError
 
 MOST_VIEWS = 16  # in one run of a network: engines are built for as many
 _SPARE = 32  # blocks of one size that are kept for the next use
-_IDLE = 256 << 20  # bytes of kept blocks from which all go back before another block is allocated
 
 
 class Memory:
@@ -38,33 +36,10 @@ class Pool:
         try:
             address = spare.pop()
         except IndexError:
-            address = self._allocate(size)
+            address = self.driver.allocate(size)
         memory = Memory(address, size)
         weakref.finalize(memory, self._back, address, size).atexit = False
         return memory
-
-    def _allocate(self, size: int) -> int:
-        if sum(each * len(spare) for each, spare in list(self._spare.items())) > _IDLE:
-            self._free_idle()
-        try:
-            return self.driver.allocate(size)
-        except DeviceError:
-            if not self._free_idle():
-                raise
-            return self.driver.allocate(size)
-
-    def _free_idle(self) -> int:
-        """Give all blocks back that wait for their next use, such as those of an earlier picture size; how many."""
-        freed = 0
-        for spare in list(self._spare.values()):
-            while spare:
-                try:
-                    address = spare.pop()
-                except IndexError:  # another thread took it
-                    break
-                self.driver.free(address)
-                freed += 1
-        return freed
 
     def host(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """A page-locked array with any content, used again when neither it nor a view of it is left.

@@ -2,9 +2,7 @@
 
 import ctypes
 import ctypes.util
-import re
 from dataclasses import dataclass
-from pathlib import Path
 
 _NEEDED = 13000  # CUDA version of the driver that our kernels are built for, as the driver counts: 13.0
 
@@ -21,15 +19,6 @@ class DriverFacts:
     def text(self) -> str:
         """The version as people write it."""
         return f"{self.version // 1000}.{self.version % 1000 // 10}"
-
-
-def release(text: Path = Path("/proc/driver/nvidia/version")) -> str:
-    """The driver's release, such as 580.65.06: several support the same CUDA version. Empty where it is not told."""
-    try:
-        found = re.search(r"\d{3,}\.\d+(?:\.\d+)?", text.read_text(encoding="utf-8", errors="replace"))
-    except OSError:
-        return ""
-    return found[0] if found else ""
 
 
 def probe() -> DriverFacts:

@@ -7,10 +7,10 @@ import pytest
 
 from streamer import models
 from streamer.config import MaskPolicy, Style
-from streamer.device import cuda_memory, dlpack
+from streamer.device import dlpack
 from streamer.device.base import letterbox
 from streamer.device.cuda import CudaDevice
-from streamer.device.cuda_memory import DevicePlane, Pool
+from streamer.device.cuda_memory import DevicePlane
 from streamer.errors import DeviceError, RedactionError
 from streamer.frame import Frame, Size
 from streamer.masking import MaskPlan, plan_masks, whole
@@ -79,30 +79,6 @@ def test_a_capsule_that_nobody_takes_is_forgotten() -> None:
     del capsule
     gc.collect()
     assert not dlpack._lent
-
-
-def test_blocks_of_an_earlier_size_go_back(driver, monkeypatch) -> None:
-    pool = Pool(driver)
-    driver._depth = 1  # inside of `current` throughout
-    held = [pool.take(1000) for _ in range(8)]
-    del held
-    assert len(driver._memory) == 8
-    allocate, full = driver.allocate, []
-
-    def short_of_memory(size: int) -> int:
-        if len(driver._memory) >= 8:
-            full.append(size)
-            raise DeviceError("out of memory")
-        return allocate(size)
-
-    monkeypatch.setattr(driver, "allocate", short_of_memory)
-    larger = pool.take(2000)
-    assert full == [2000]
-    assert list(driver._memory) == [larger.address]
-    monkeypatch.setattr(cuda_memory, "_IDLE", 500)
-    del larger
-    pool.take(3000)
-    assert len(driver._memory) == 1  # without having to fail first
 
 
 def test_memory_does_not_grow_with_the_number_of_frames(gpu, driver) -> None:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from streamer import device as device_module
 from streamer import models
 from streamer.cli import app
 from streamer.config import Style
@@ -63,7 +62,6 @@ def test_the_command_prints_the_stages_of_a_file(shim_library, monkeypatch, tmp_
     monkeypatch.setattr(cuda_driver, "PycudaDriver", lambda: ShimDriver(shim_library))
     monkeypatch.setattr(cuda_trt, "backend", lambda: None)
     monkeypatch.setattr(cuda_trt, "load", lambda *_, precision: lambda tensor: NOTHING)
-    monkeypatch.setattr(device_module, "prove_network", lambda device, spec: None)
     config = tmp_path / "small.toml"
     config.write_text("[detect]\nside = 128\n")
     arguments = [

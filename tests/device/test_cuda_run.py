@@ -74,7 +74,7 @@ def test_the_engine_has_the_precision_that_was_asked_for(driver, arguments, tmp_
     more = [] if precision == "fp32" else ["--precision", precision]
     done = CliRunner().invoke(app, [*arguments, *more, "--device", "cuda", "-o", str(out)])
     assert done.exit_code == 0, done.output
-    assert {name for name in driver.launches if name.startswith("fp")} == {precision}
+    assert [name for name in driver.launches if name.startswith("fp")] == [precision]
 
 
 @pytest.mark.parametrize("call", ["upload", "view_f32", "sum_cells", "paint", "download"])

@@ -69,7 +69,7 @@ def test_tensorrt_refuses_rubbish_in_one_line(trt) -> None:
 def test_a_range_that_the_network_cannot_take_is_one_line(trt) -> None:
     network = cuda_trt.network_of(models.find("fast"), "fp32")
     odd = cuda_trt.Range((1, 4, 64, 64), (1, 4, 64, 64), (0, 4, 1, 1))
-    with pytest.raises(ModelError, match=r"cannot build|takes no views") as caught:
+    with pytest.raises(ModelError, match="cannot build") as caught:
         cuda_trt.build_engine(trt, network, odd)
     assert "\n" not in str(caught.value)
 
@@ -79,15 +79,13 @@ class OnnxContext:
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self.session, self.addresses, self.shape, self.works = session, {}, (), True
-        self.refused: set[str] = set()
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.shape = shape
         return max(shape[2:]) <= 1280
 
-    def set_tensor_address(self, name: str, address: int) -> bool:
+    def set_tensor_address(self, name: str, address: int) -> None:
         self.addresses[name] = address
-        return name not in self.refused
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         step = {"p8": 8, "p16": 16, "p32": 32}[name]
@@ -192,31 +190,6 @@ def test_failures_of_the_engine_are_errors(gpu, engine) -> None:
     engine.context = None
     with pytest.raises(DeviceError, match="memory"):
         gpu.load(spec)
-
-
-def test_memory_that_the_engine_refuses_is_an_error(gpu, engine) -> None:
-    spec = models.find("fast")
-    session = gpu.load(spec)
-    view = gpu.view(noise(Size(96, 64)), letterbox(Size(96, 64), 96), spec)
-    session(view)
-    for name in ("x", "p16"):
-        engine.context.refused = {name}
-        with pytest.raises(DeviceError, match=f"no memory for {name}"):
-            session(view)
-
-
-@pytest.mark.real
-def test_float32_is_not_cut_to_tf32(trt, monkeypatch) -> None:
-    configs = []
-    make = trt.Builder.create_builder_config
-
-    def kept_config(builder):
-        configs.append(make(builder))
-        return configs[-1]
-
-    monkeypatch.setattr(trt.Builder, "create_builder_config", kept_config)
-    cuda_trt.build_engine(trt, cuda_trt.network_of(models.find("fast"), "fp32"), SMALL)
-    assert not configs[0].get_flag(trt.BuilderFlag.TF32)
 
 
 def test_an_engine_is_built_once_and_again_when_it_is_damaged(tmp_path) -> None:

@@ -3,14 +3,12 @@
 import ctypes
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
-from streamer import models
-from streamer.device import cuda_driver, cuda_probe, cuda_trt, open_device, prove, prove_network
+from streamer.device import cuda_driver, cuda_probe, cuda_trt, open_device, prove
 from streamer.device.cpu import CpuDevice
 from streamer.device.cuda import CudaDevice
-from streamer.errors import DeviceError, ModelError
+from streamer.errors import DeviceError
 from tests.device.conftest import no_network
 from tests.device.shim_driver import ShimDriver
 
@@ -55,29 +53,6 @@ def test_a_gpu_that_fails_or_masks_otherwise_is_refused(machine, monkeypatch) ->
 
 def test_the_cpu_passes_the_test_of_a_gpu() -> None:
     prove(CpuDevice())
-    prove_network(CpuDevice(), models.find("fast"))
-
-
-@pytest.mark.parametrize("wrong", [ModelError("TensorRT cannot build the network"), 0.5])
-def test_a_gpu_that_does_not_run_the_network_is_refused_before_the_first_frame(
-    machine, monkeypatch, wrong
-) -> None:
-    spec = models.find("fast")
-
-    def load(driver, pool, spec, **_):
-        if isinstance(wrong, ModelError):
-            raise wrong
-        session = CpuDevice().load(spec)
-        return lambda batch: [level + wrong for level in session(np.asarray(batch))]
-
-    monkeypatch.setattr(cuda_trt, "load", load)
-    with pytest.raises(DeviceError, match="does not run the network"):
-        open_device("cuda", spec=spec)
-    opened = open_device("auto", spec=spec)
-    assert isinstance(opened.device, CpuDevice)
-    assert "does not run the network" in opened.reason
-    wrong = 0.0
-    assert isinstance(open_device("auto", spec=spec).device, CudaDevice)
 
 
 def test_what_is_missing_is_named(machine, monkeypatch) -> None:
@@ -126,13 +101,6 @@ def test_the_driver_is_asked_first(monkeypatch, library, problem) -> None:
     )
     facts = cuda_probe.probe()
     assert facts.problem is None if problem is None else problem in facts.problem
-
-
-def test_the_release_of_the_driver_is_read(tmp_path) -> None:
-    told = tmp_path / "version"
-    told.write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n")
-    assert cuda_probe.release(told) == "580.65.06"
-    assert cuda_probe.release(tmp_path / "absent") == ""
 
 
 def test_no_driver_touches_nothing_of_tensorrt(monkeypatch) -> None:
