@@ -1,7 +1,7 @@
 """Memory of the GPU: blocks used again, planes and tensors on them."""
 
+import contextlib
 import weakref
-from collections import deque
 from typing import Any
 
 import numpy as np
@@ -9,9 +9,13 @@ from numpy.typing import DTypeLike, NDArray
 
 from streamer.device.cuda_driver import Driver
 from streamer.device.dlpack import capsule
+from streamer.errors import DeviceError
 
 MOST_VIEWS = 16  # in one run of a network: engines are built for as many
 _SPARE = 32  # blocks of one size that are kept for the next use
+IDLE_TAKES = (
+    4096  # blocks taken since one of this size was, after which those that are kept go: some 10 s of a stream
+)
 
 
 class Memory:
@@ -23,20 +27,26 @@ class Memory:
 
 
 class Pool:
-    """Blocks by size. All work is ordered in one stream, so a block may be used again as soon as nobody holds it."""
+    """Blocks by size. All work is ordered in one stream, so a block may be used again as soon as nobody holds it.
+
+    What nobody holds is kept for the next use of its size, and goes once that size has not been used for long, or when
+    memory is wanted that is not there.
+    """
 
     def __init__(self, driver: Driver) -> None:
         self.driver = driver
-        self._spare: dict[int, deque[int]] = {}
-        self._spare_host: dict[int, deque[NDArray[np.uint8]]] = {}
+        self._spare: dict[int, list[int]] = {}
+        self._spare_host: dict[int, list[NDArray[np.uint8]]] = {}
+        self._takes = 0
+        self._used: dict[int, int] = {}  # by size: `_takes` at its last use
 
     def take(self, size: int) -> Memory:
         """A block with any content. Raises DeviceError; call inside of `driver.current()`."""
-        spare = self._spare.setdefault(size, deque())
+        self._count(size)
         try:
-            address = spare.pop()
-        except IndexError:
-            address = self.driver.allocate(size)
+            address = self._spare[size].pop()
+        except (KeyError, IndexError):
+            address = self._new(size)
         memory = Memory(address, size)
         weakref.finalize(memory, self._back, address, size).atexit = False
         return memory
@@ -47,22 +57,64 @@ class Pool:
         Raises DeviceError; call inside of `driver.current()`.
         """
         size = int(np.prod(shape))
-        spare = self._spare_host.setdefault(size, deque())
+        self._count(size)
         try:
-            locked = spare.pop()
-        except IndexError:
+            locked = self._spare_host[size].pop()
+        except (KeyError, IndexError):
             locked = self.driver.page_locked(size)
         block = _HostBlock(locked)
-        weakref.finalize(block, _keep, spare, locked).atexit = False
+        weakref.finalize(block, self._keep, locked, size).atexit = False
         return np.asarray(block).reshape(shape)
 
+    def idle(self) -> dict[int, int]:
+        """How many blocks of each size are kept and held by nobody, on the GPU and page-locked together."""
+        sizes = {*list(self._spare), *list(self._spare_host)}
+        counts = {
+            size: len(self._spare.get(size, [])) + len(self._spare_host.get(size, [])) for size in sizes
+        }
+        return {size: count for size, count in counts.items() if count}
+
+    def _count(self, size: int) -> None:
+        self._takes += 1
+        self._used[size] = self._takes
+        if self._takes % (IDLE_TAKES // 4) == 0:
+            oldest = self._takes - IDLE_TAKES
+            self._release([size for size, last in list(self._used.items()) if last < oldest])
+
+    def _new(self, size: int) -> int:
+        try:
+            return self.driver.allocate(size)
+        except DeviceError:
+            if not self._release(list(self._spare)):
+                raise
+            return self.driver.allocate(size)
+
+    def _release(self, sizes: list[int]) -> int:
+        """Free what is kept of these sizes; how many blocks that were."""
+        freed = 0
+        for size in sizes:
+            self._spare_host.get(size, []).clear()
+            blocks = self._spare.get(size, [])
+            with contextlib.suppress(
+                IndexError
+            ):  # another thread may take some meanwhile: each has one taker
+                while True:
+                    self.driver.free(blocks.pop())
+                    freed += 1
+        return freed
+
     def _back(self, address: int, size: int) -> None:
-        spare = self._spare[size]
+        spare = self._spare.setdefault(size, [])
         if len(spare) < _SPARE:
             spare.append(address)
             return
         with self.driver.current():
             self.driver.free(address)
+
+    def _keep(self, array: NDArray[np.uint8], size: int) -> None:
+        spare = self._spare_host.setdefault(size, [])
+        if len(spare) < _SPARE:
+            spare.append(array)
 
 
 class _HostBlock:
@@ -71,11 +123,6 @@ class _HostBlock:
     def __init__(self, array: NDArray[np.uint8]) -> None:
         self.__array_interface__ = array.__array_interface__
         self._array = array
-
-
-def _keep(spare: deque[NDArray[np.uint8]], array: NDArray[np.uint8]) -> None:
-    if len(spare) < _SPARE:
-        spare.append(array)
 
 
 class DevicePlane:

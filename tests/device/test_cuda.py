@@ -7,7 +7,7 @@ import pytest
 
 from streamer import models
 from streamer.config import MaskPolicy, Style
-from streamer.device import dlpack
+from streamer.device import cuda_memory, dlpack
 from streamer.device.base import letterbox
 from streamer.device.cuda import CudaDevice
 from streamer.device.cuda_memory import DevicePlane
@@ -103,6 +103,43 @@ def test_memory_does_not_grow_with_the_number_of_frames(gpu, driver) -> None:
         work(seed)
     assert len(driver._memory) == before
     assert not gpu._mirrors
+
+
+def mask_some(device: CudaDevice, size: Size, times: int) -> None:
+    for seed in range(times):
+        device.redact(noise(size, seed), plan_for(size), Style.BLUR)
+
+
+def test_a_size_that_is_no_longer_used_gives_its_memory_back(gpu, driver, monkeypatch) -> None:
+    """As a live source does that changes its size, or a server after a large file."""
+    monkeypatch.setattr(cuda_memory, "IDLE_TAKES", 64)
+    mask_some(gpu, Size(640, 480), 3)
+    np.asarray(gpu.own(noise(Size(640, 480)).luma))
+    large = {size for size in gpu.pool.idle() if size >= 640 * 240}
+    assert large
+    mask_some(gpu, Size(96, 64), 30)
+    assert not {size for size in gpu.pool.idle() if size >= 640 * 240}
+    assert max(memory.size for memory in driver._memory.values()) < 640 * 240
+    before = len(driver._memory)
+    mask_some(gpu, Size(96, 64), 30)
+    assert len(driver._memory) == before
+    mask_some(gpu, Size(640, 480), 1)  # and it may come back
+
+
+def test_idle_memory_makes_room_for_another_size(gpu, driver, monkeypatch) -> None:
+    """What is kept for later must not be the reason that the GPU is full."""
+    mask_some(gpu, Size(640, 480), 1)
+    real = driver.allocate
+
+    def allocate(size: int) -> int:
+        if sum(memory.size for memory in driver._memory.values()) + size > 640 * 480 * 3:
+            raise DeviceError("the GPU is out of memory")
+        return real(size)
+
+    monkeypatch.setattr(driver, "allocate", allocate)
+    mask_some(gpu, Size(960, 480), 1)
+    with pytest.raises(DeviceError, match="out of memory"):
+        mask_some(gpu, Size(4096, 2160), 1)
 
 
 def test_an_upload_serves_view_thumbnail_and_redaction(gpu, driver, monkeypatch) -> None:
