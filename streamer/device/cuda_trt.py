@@ -61,7 +61,10 @@ def load(
         return build_engine(trt, network_of(spec, precision), limits)
 
     logger = _logger(trt)
-    runtime = trt.Runtime(logger)
+    try:
+        runtime = trt.Runtime(logger)
+    except TypeError as error:  # pybind's word for a null pointer
+        raise DeviceError(f"TensorRT does not start ({logger.last or 'no reason given'})") from error
     for fresh in (False, True):
         engine = runtime.deserialize_cuda_engine(kept(place, build, fresh=fresh))
         if engine is not None:
@@ -120,12 +123,17 @@ def network_of(spec: ModelSpec, precision: Precision) -> bytes:
 def build_engine(trt: Any, network: bytes, limits: Range) -> bytes:
     """A serialized engine for a network whose free sides lie within `limits`. Raises ModelError."""
     logger = _logger(trt)
-    builder = trt.Builder(logger)
+    try:
+        builder = trt.Builder(logger)
+    except TypeError as error:  # pybind's word for a null pointer
+        raise _not_built(logger) from error
     kinds = trt.NetworkDefinitionCreationFlag
     flags = [
         int(getattr(kinds, name)) for name in ("EXPLICIT_BATCH", "STRONGLY_TYPED") if hasattr(kinds, name)
     ]
     definition = builder.create_network(sum(1 << flag for flag in set(flags)))
+    if definition is None:
+        raise _not_built(logger)
     parser = trt.OnnxParser(definition, logger)
     if not parser.parse(network):
         reasons = "; ".join(parser.get_error(at).desc() for at in range(parser.num_errors))
@@ -136,19 +144,30 @@ def build_engine(trt: Any, network: bytes, limits: Range) -> bytes:
         tuple(wanted if side == -1 else side for side, wanted in zip(source.shape, shape, strict=True))
         for shape in (limits.least, limits.usual, limits.most)
     ]
-    profile.set_shape(source.name, *sides)
-    config.add_optimization_profile(profile)
+    try:
+        profile.set_shape(source.name, *sides)
+    except ValueError as error:
+        raise _not_built(logger) from error
+    if config.add_optimization_profile(profile) < 0:
+        raise _not_built(logger)
     engine = builder.build_serialized_network(definition, config)
     if engine is None:
-        raise ModelError(f"TensorRT cannot build the network: {logger.last or 'no reason given'}")
+        raise _not_built(logger)
     return bytes(engine)
+
+
+def _not_built(logger: Any) -> ModelError:
+    return ModelError(f"TensorRT cannot build the network: {logger.last or 'no reason given'}")
 
 
 class TensorRtSession:
     """A network on the GPU; one call at a time."""
 
     def __init__(self, driver: Driver, pool: Pool, engine: Any, owners: Any = None) -> None:
-        """`owners` must live as long as the engine. Raises DeviceError if its context does not fit in memory."""
+        """`owners` must live as long as the engine.
+
+        Raises DeviceError if its context does not fit in memory, ModelError if it is of a kind that is not known here.
+        """
         self._driver = driver
         self._pool = pool
         self._owners = owners
@@ -158,6 +177,11 @@ class TensorRtSession:
             raise DeviceError("the network does not fit in the GPU's memory: use a smaller detect.side")
         names = [engine.get_tensor_name(at) for at in range(engine.num_io_tensors)]
         inputs = [name for name in names if engine.get_tensor_mode(name).name == "INPUT"]
+        kinds = {engine.get_tensor_dtype(name).name for name in names}
+        if len(inputs) != 1 or kinds != {"FLOAT"}:
+            raise ModelError(
+                f"a network with one input and FLOAT values is wanted, not {len(inputs)} and {', '.join(sorted(kinds))}"
+            )
         self._input, self._outputs = inputs[0], [name for name in names if name not in inputs]
         self._memory: dict[str, Memory] = {}
 
@@ -171,18 +195,23 @@ class TensorRtSession:
                 raise ModelError(
                     f"the GPU's engine takes no view of {batch.shape}: use a smaller detect.side"
                 )
-            self._context.set_tensor_address(self._input, batch.address)
-            hosts = [
-                np.empty(tuple(self._context.get_tensor_shape(name)), np.float32) for name in self._outputs
-            ]
+            shapes = [tuple(self._context.get_tensor_shape(name)) for name in self._outputs]
+            if any(side < 0 for shape in shapes for side in shape):
+                raise DeviceError("the network failed on the GPU: the shape of an output is not known")
+            hosts = [np.empty(shape, np.float32) for shape in shapes]
+            self._bind(self._input, batch.address)
             for name, host in zip(self._outputs, hosts, strict=True):
-                self._context.set_tensor_address(name, self._room(name, host.nbytes).address)
+                self._bind(name, self._room(name, host.nbytes).address)
             if not self._context.execute_async_v3(self._driver.stream):
                 raise DeviceError("the network failed on the GPU: nvidia-smi shows its state")
             for name, host in zip(self._outputs, hosts, strict=True):
                 flat = host.reshape(1, -1).view(np.uint8)
                 self._driver.download(flat, self._memory[name].address, flat.shape[1])
         return hosts
+
+    def _bind(self, name: str, address: int) -> None:
+        if not self._context.set_tensor_address(name, address):
+            raise DeviceError(f"the network failed on the GPU: TensorRT did not take the address of {name}")
 
     def _room(self, name: str, size: int) -> Memory:
         memory = self._memory.get(name)

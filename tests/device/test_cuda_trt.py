@@ -79,13 +79,15 @@ class OnnxContext:
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self.session, self.addresses, self.shape, self.works = session, {}, (), True
+        self.refused: str | None = None  # a tensor whose address it does not take
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.shape = shape
         return max(shape[2:]) <= 1280
 
-    def set_tensor_address(self, name: str, address: int) -> None:
+    def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
+        return name != self.refused
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         step = {"p8": 8, "p16": 16, "p32": 32}[name]
@@ -116,12 +118,16 @@ class OnnxEngine:
         self.names = ["x", *(output.name for output in self.session.get_outputs())]
         self.num_io_tensors = len(self.names)
         self.context: OnnxContext | None = OnnxContext(self.session)
+        self.dtypes: dict[str, str] = {}
 
     def get_tensor_name(self, at: int) -> str:
         return self.names[at]
 
     def get_tensor_mode(self, name: str) -> SimpleNamespace:
         return SimpleNamespace(name="INPUT" if name == "x" else "OUTPUT")
+
+    def get_tensor_dtype(self, name: str) -> SimpleNamespace:
+        return SimpleNamespace(name=self.dtypes.get(name, "FLOAT"))
 
     def create_execution_context(self) -> OnnxContext | None:
         return self.context
@@ -190,6 +196,72 @@ def test_failures_of_the_engine_are_errors(gpu, engine) -> None:
     engine.context = None
     with pytest.raises(DeviceError, match="memory"):
         gpu.load(spec)
+
+
+@pytest.mark.parametrize("name", ["x", "p16"])
+def test_an_address_that_is_not_taken_is_an_error(gpu, engine, name) -> None:
+    """The network would read or write where the frame before lay: yesterday's boxes for today's picture."""
+    spec, frame = models.find("fast"), noise(Size(96, 64))
+    session, box = gpu.load(spec), letterbox(Size(96, 64), 96)
+    session(gpu.view(frame, box, spec))
+    engine.context.refused = name
+    with pytest.raises(DeviceError, match="address"):
+        session(gpu.view(frame, box, spec))
+
+
+def test_an_output_without_a_known_shape_is_an_error(gpu, engine, monkeypatch) -> None:
+    spec, frame = models.find("fast"), noise(Size(96, 64))
+    session = gpu.load(spec)
+    monkeypatch.setattr(engine.context, "get_tensor_shape", lambda name: (1, -1, 8, 12))
+    with pytest.raises(DeviceError, match="shape"):
+        session(gpu.view(frame, letterbox(frame.size, 96), spec))
+
+
+def test_an_engine_whose_values_are_no_float32_is_refused(gpu, engine) -> None:
+    for name in ("x", "p8"):
+        engine.dtypes = {name: "HALF"}
+        with pytest.raises(ModelError, match="HALF"):
+            gpu.load(models.find("fast"))
+
+
+class Recorder:
+    """A module of TensorRT, real but for one call that answers otherwise."""
+
+    def __init__(self, trt: object, call: str = "", answer: object = None) -> None:
+        self._trt, self._call, self._answer = trt, call, answer
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._trt, name)
+
+    def Builder(self, logger: object) -> object:
+        return _Changed(self._trt.Builder(logger), self)
+
+
+class _Changed:
+    def __init__(self, real: object, recorder: Recorder) -> None:
+        self._real, self._recorder = real, recorder
+
+    def __getattr__(self, name: str) -> object:
+        real, recorder = getattr(self._real, name), self._recorder
+
+        def call(*args: object) -> object:
+            args = tuple(arg._real if isinstance(arg, _Changed) else arg for arg in args)
+            made = recorder._answer if name == recorder._call else real(*args)
+            return _Changed(made, recorder) if name == "create_builder_config" else made
+
+        return call
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    [("add_optimization_profile", -1), ("build_serialized_network", None), ("create_network", None)],
+)
+def test_whatever_refuses_while_building_is_one_line(trt, call, answer) -> None:
+    recorder = Recorder(trt, call, answer)
+    with pytest.raises(ModelError, match="cannot build") as caught:
+        cuda_trt.build_engine(recorder, cuda_trt.network_of(models.find("fast"), "fp32"), SMALL)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_engine_is_built_once_and_again_when_it_is_damaged(tmp_path) -> None:
