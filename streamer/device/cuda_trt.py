@@ -26,6 +26,8 @@ from streamer.models import ModelSpec
 
 Shape = tuple[int, ...]
 
+_RECIPE = 2  # counts the ways in which engines were built so far: those of an older one are not loaded
+
 
 @dataclass(frozen=True, slots=True)
 class Range:
@@ -74,7 +76,7 @@ def load(
 
 def engine_key(trt: Any, fingerprint: str, spec: ModelSpec, precision: Precision, limits: Range) -> str:
     """Names everything that an engine depends on: it is not portable."""
-    state = (trt.__name__, trt.__version__, fingerprint, spec.sha256, precision, limits)
+    state = (_RECIPE, trt.__name__, trt.__version__, fingerprint, spec.sha256, precision, limits)
     return hashlib.sha256(repr(state).encode()).hexdigest()[:32]
 
 
@@ -139,6 +141,7 @@ def build_engine(trt: Any, network: bytes, limits: Range) -> bytes:
         reasons = "; ".join(parser.get_error(at).desc() for at in range(parser.num_errors))
         raise ModelError(f"TensorRT does not understand the network: {' '.join(reasons.split())}")
     config, profile = builder.create_builder_config(), builder.create_optimization_profile()
+    config.clear_flag(trt.BuilderFlag.TF32)  # on by default: float32 with 10 bits of mantissa
     source = definition.get_input(0)
     sides = [
         tuple(wanted if side == -1 else side for side, wanted in zip(source.shape, shape, strict=True))

@@ -225,10 +225,10 @@ def test_an_engine_whose_values_are_no_float32_is_refused(gpu, engine) -> None:
 
 
 class Recorder:
-    """A module of TensorRT, real but for one call that answers otherwise."""
+    """A module of TensorRT, real but for one call that answers otherwise; `seen` are the flags of what is built."""
 
     def __init__(self, trt: object, call: str = "", answer: object = None) -> None:
-        self._trt, self._call, self._answer = trt, call, answer
+        self._trt, self._call, self._answer, self.flags = trt, call, answer, []
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._trt, name)
@@ -246,10 +246,22 @@ class _Changed:
 
         def call(*args: object) -> object:
             args = tuple(arg._real if isinstance(arg, _Changed) else arg for arg in args)
+            if name == "build_serialized_network":
+                recorder.flags.append(args[1].get_flag(recorder._trt.BuilderFlag.TF32))
             made = recorder._answer if name == recorder._call else real(*args)
             return _Changed(made, recorder) if name == "create_builder_config" else made
 
         return call
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_engines_do_not_round_to_tf32(trt, precision) -> None:
+    """TensorRT does by default, to 10 bits of mantissa: boxes would be off by more than the half pixel we promise."""
+    pytest.importorskip("onnx")
+    recorder = Recorder(trt)
+    cuda_trt.build_engine(recorder, cuda_trt.network_of(models.find("fast"), precision), SMALL)
+    assert recorder.flags == [False]
 
 
 @pytest.mark.real
@@ -298,7 +310,8 @@ def test_an_engine_of_another_version_gpu_model_or_precision_is_another(monkeypa
         key(module, precision="fp16"),
         key(module, limits=cuda_trt.Range()),
     }
-    assert len(keys) == 7
+    monkeypatch.setattr(cuda_trt, "_RECIPE", cuda_trt._RECIPE + 1)  # engines that were built otherwise
+    assert len(keys | {key(module)}) == 8
 
 
 def test_engines_are_kept_where_only_we_may_write(tmp_path, monkeypatch) -> None:
