@@ -189,7 +189,7 @@ class TensorRtSession:
         self._memory: dict[str, Memory] = {}
 
     def __call__(self, batch: DeviceTensor) -> Sequence[NDArray[np.float32]]:
-        """Outputs in the model's order, on the host; new arrays at each call.
+        """Outputs in the model's order, on the host in page-locked memory; other arrays as long as those are held.
 
         Raises ModelError if the batch's shape is outside of what the engine was built for, DeviceError if it fails.
         """
@@ -201,7 +201,7 @@ class TensorRtSession:
             shapes = [tuple(self._context.get_tensor_shape(name)) for name in self._outputs]
             if any(side < 0 for shape in shapes for side in shape):
                 raise DeviceError("the network failed on the GPU: the shape of an output is not known")
-            hosts = [np.empty(shape, np.float32) for shape in shapes]
+            hosts = [self._locked(shape) for shape in shapes]
             self._bind(self._input, batch.address)
             for name, host in zip(self._outputs, hosts, strict=True):
                 self._bind(name, self._room(name, host.nbytes).address)
@@ -215,6 +215,9 @@ class TensorRtSession:
     def _bind(self, name: str, address: int) -> None:
         if not self._context.set_tensor_address(name, address):
             raise DeviceError(f"the network failed on the GPU: TensorRT did not take the address of {name}")
+
+    def _locked(self, shape: Shape) -> NDArray[np.float32]:
+        return self._pool.host((int(np.prod(shape)) * 4,)).view(np.float32).reshape(shape)
 
     def _room(self, name: str, size: int) -> Memory:
         memory = self._memory.get(name)

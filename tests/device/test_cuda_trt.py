@@ -224,6 +224,18 @@ def test_an_engine_whose_values_are_no_float32_is_refused(gpu, engine) -> None:
             gpu.load(models.find("fast"))
 
 
+def test_outputs_come_back_through_page_locked_memory(gpu, monkeypatch) -> None:
+    """A copy to pageable memory goes through a small buffer of the driver, at a fraction of the speed."""
+    spec, frame = models.find("fast"), noise(Size(96, 64))
+    session, box = gpu.load(spec), letterbox(Size(96, 64), 96)
+    locked: list[int] = []
+    real = gpu.driver.page_locked
+    monkeypatch.setattr(gpu.driver, "page_locked", lambda size: (locked.append(size), real(size))[1])
+    for _ in range(3):
+        outputs = [level.nbytes for level in session(gpu.view(frame, box, spec))]
+    assert sorted(locked) == sorted(outputs)  # and used again
+
+
 class Recorder:
     """A module of TensorRT, real but for one call that answers otherwise; `seen` are the flags of what is built."""
 
