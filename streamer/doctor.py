@@ -67,7 +67,8 @@ def _gpu() -> list[Fact]:
     driver = cuda_probe.probe()
     if driver.problem is not None:
         return [Fact("cuda driver", False, driver.problem)]
-    facts = [Fact("cuda driver", True, f"CUDA {driver.text}, {driver.devices} GPU")]
+    release = f"release {driver.release}, " if driver.release else ""
+    facts = [Fact("cuda driver", True, f"{release}CUDA {driver.text}, {driver.devices} GPU")]
     for codec in ("h264", "hevc"):
         answer = hardware.try_decoding(codec)
         facts.append(Fact(f"decode {codec} on the GPU", answer.works, answer.reason))

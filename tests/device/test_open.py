@@ -103,6 +103,45 @@ def test_the_driver_is_asked_first(monkeypatch, library, problem) -> None:
     assert facts.problem is None if problem is None else problem in facts.problem
 
 
+KERNEL = "NVRM version: NVIDIA UNIX {kind}  580.95.05  {rest}\nGCC version:  gcc version 12.3.0 (Ubuntu 12.3.0-1)\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "rest"),
+    [
+        ("x86_64 Kernel Module", "Tue Sep 23 10:11:16 UTC 2025"),
+        ("Open Kernel Module for x86_64", "Release Build  (dvs-builder@U22-I3)"),
+    ],
+)
+def test_the_driver_says_its_release(monkeypatch, tmp_path, kind, rest) -> None:
+    monkeypatch.setattr(cuda_probe, "_SAID", tmp_path / "version")
+    (tmp_path / "version").write_text(KERNEL.format(kind=kind, rest=rest))
+    assert cuda_probe.release() == "580.95.05"
+
+
+def test_where_the_kernel_says_nothing_nvml_does(monkeypatch, tmp_path) -> None:
+    class Nvml:
+        @staticmethod
+        def nvmlInit_v2() -> int:
+            return 0
+
+        nvmlShutdown = nvmlInit_v2
+
+        @staticmethod
+        def nvmlSystemGetDriverVersion(place: ctypes.Array[ctypes.c_char], size: int) -> int:
+            assert size >= 80  # NVML_SYSTEM_DRIVER_VERSION_BUFFER_SIZE
+            place.value = b"581.15"
+            return 0
+
+    monkeypatch.setattr(cuda_probe, "_SAID", tmp_path / "absent")
+    monkeypatch.setattr(cuda_probe, "ctypes", SimpleNamespace(**vars(ctypes) | {"CDLL": lambda name: Nvml}))
+    assert cuda_probe.release() == "581.15"
+    monkeypatch.setattr(
+        cuda_probe, "ctypes", SimpleNamespace(**vars(ctypes) | {"CDLL": lambda name: object()})
+    )
+    assert cuda_probe.release() == ""
+
+
 def test_no_driver_touches_nothing_of_tensorrt(monkeypatch) -> None:
     def missing(name: str) -> None:
         raise OSError(name)
