@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.device import cuda_probe
 from streamer.device.dlpack import CUDA
 from streamer.errors import DeviceError
 
@@ -86,7 +87,8 @@ class PycudaDriver:
             self._context = device.retain_primary_context()
             self.name = str(device.name())
             capability = ".".join(map(str, device.compute_capability()))
-            self.fingerprint = f"{self.name} {capability} driver {cuda.get_driver_version()}"
+            version = f"{cuda_probe.release()} CUDA {cuda.get_driver_version()}"
+            self.fingerprint = f"{self.name} {capability} driver {version}"
         with self.current():
             self._stream = cuda.Stream()
             self.stream = int(self._stream.handle)
@@ -153,10 +155,12 @@ class PycudaDriver:
         self._modules.append(self._cuda.module_from_buffer(image))
 
     def launch(self, kernel: str, grid: tuple[int, int, int], block: tuple[int, int, int], args: Any) -> None:
-        """pycuda passes a NumPy record (`np.void`) as it lies in memory."""
+        """The record goes as the bytes that it is: later versions of pycuda hash what a plain call is given."""
         if kernel not in self._functions:
-            self._functions[kernel] = self._modules[-1].get_function(kernel)
-        self._functions[kernel](args, grid=grid, block=block, stream=self._stream)
+            function = self._modules[-1].get_function(kernel)
+            function.prepare([f"{args.nbytes}s"])
+            self._functions[kernel] = function
+        self._functions[kernel].prepared_async_call(grid, block, self._stream, args.tobytes())
 
     def synchronize(self) -> None:
         """Wait for the stream."""
