@@ -1,7 +1,8 @@
 """A video file as the end of a stream: written as NAME.part, under its own name only once it is whole."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -9,7 +10,7 @@ import av
 
 from streamer.config import OutputPolicy
 from streamer.device.base import Device, VideoMemory
-from streamer.errors import ConfigError, OutputError, RedactionError
+from streamer.errors import ConfigError, OutputError, RedactionError, StreamerError
 from streamer.frame import Clean, Redacted
 from streamer.media import hardware
 from streamer.media.audio import AudioTrack, audio_track
@@ -129,7 +130,7 @@ class FileSink:
             if track is not None:
                 self._mux(track.packets(item.packet))
         elif isinstance(item, Redacted):
-            with self._tally.stage("encode"):
+            with self._encoding():
                 packets = self._encoded(item)
             self._mux_video(packets)
             early, self._early = self._early, None
@@ -138,7 +139,7 @@ class FileSink:
         elif isinstance(item, Clean):
             if self._spliced is None or not isinstance(item.gop, PacketGop):
                 raise RedactionError("packets of the source cannot go into this file")
-            with self._tally.stage("encode"):
+            with self._encoding():
                 packets = self._spliced.copy(item.gop)
             self._mux_video(packets)
             item.gop.release()
@@ -146,17 +147,22 @@ class FileSink:
             raise RedactionError(f"not a redacted frame: {type(item).__name__}")
 
     def _encoded(self, item: Redacted) -> list[av.Packet]:
+        if self._spliced is not None:
+            return self._spliced.encode(item.frame)
+        if self._gpu is not None:
+            return self._stream.encode(self._gpu.picture_on_gpu(item.frame))
+        return self._stream.encode(picture_from_frame(item.frame, RECIPES[self.codec].pixel_format))
+
+    @contextmanager
+    def _encoding(self) -> Iterator[None]:
         try:
-            if self._spliced is not None:
-                return self._spliced.encode(item.frame)
-            if self._gpu is not None:
-                return self._stream.encode(self._gpu.picture_on_gpu(item.frame))
-            picture = picture_from_frame(item.frame, RECIPES[self.codec].pixel_format)
-            return self._stream.encode(picture)
+            with self._tally.stage("encode"):
+                yield
         except (av.error.FFmpegError, ValueError) as error:
-            raise OutputError(
-                f"the encoder failed ({getattr(error, 'strerror', None) or error}): {self.path}"
-            ) from error
+            if isinstance(error, StreamerError):
+                raise
+            reason = getattr(error, "strerror", None) or error
+            raise OutputError(f"the encoder failed ({reason}): {self.path}") from error
 
     def _splice(self, source: FileSource, policy: OutputPolicy, *, in_band: bool) -> None:
         info = source.info
@@ -207,7 +213,7 @@ class FileSink:
             raise OutputError(f"cannot be written ({error.strerror or error}): {self.path}") from error
 
     def _finish(self) -> None:
-        with self._tally.stage("encode"):
+        with self._encoding():
             packets = self._spliced.end_stretch() if self._spliced is not None else self._stream.encode(None)
         self._mux_video(packets)
         for track in self._audio.values():

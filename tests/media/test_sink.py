@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from streamer.config import OutputPolicy
 from streamer.errors import ConfigError, OutputError, RedactionError
 from streamer.frame import Clean, Frame, FrameResult, Redacted
-from streamer.media import nal
+from streamer.media import encoders, nal, splice
 from streamer.media.gop import PacketGop
 from streamer.media.sink import FileSink, check_output
 from streamer.media.source import AudioPacket, FileSource
@@ -271,6 +272,46 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path: Path) -> No
     with pytest.raises(OutputError, match="cannot be written"):
         convert(path, tmp_path / "out.mp4", OutputPolicy(reencode="all", crf=1))
     assert not (tmp_path / "out.mp4").exists()
+
+
+class _FailsAtTheEnd:
+    """An encoder, or its stream, that takes every picture and cannot give back the last ones."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def encode(self, picture: av.VideoFrame | None = None) -> list[av.Packet]:
+        if picture is None:
+            raise av.error.ExternalError(1, "the chip is gone")
+        return list(self._real.encode(picture))
+
+
+@pytest.mark.parametrize(
+    ("reencode", "clean"), [("all", frozenset()), ("needed", frozenset()), ("needed", frozenset({1}))],
+    ids=["one stretch", "the last stretch", "before a copied group"],
+)  # fmt: skip
+def test_an_encoder_that_fails_when_it_is_emptied_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reencode: Any, clean: frozenset[int]
+) -> None:
+    """The pictures that it still held would be missing: an error of ours, and nothing under the final name."""
+    frames = 5 if reencode == "all" else 50  # so few that x264 gives none back before
+    path = clips.make(tmp_path / "in.mp4", Clip(frames=frames))
+    monkeypatch.setattr(
+        splice, "open_encoder", lambda *a, **k: _FailsAtTheEnd(encoders.open_encoder(*a, **k))
+    )
+    tally = Tally()
+    with pytest.raises(OutputError, match=r"the encoder failed .*chip is gone") as caught:
+        with FileSource(path, tally=tally) as source:
+            with FileSink(tmp_path / "out.mp4", source, OutputPolicy(reencode=reencode), tally=tally) as sink:
+                if reencode == "all":
+                    monkeypatch.setattr(sink, "_stream", _FailsAtTheEnd(sink._stream))
+                for item in _by_group(source, clean):
+                    sink.write(item)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_clean_group_of_another_source_is_refused(tmp_path: Path) -> None:
