@@ -46,15 +46,20 @@ def compiled(target: Path, flags: tuple[str, ...] = FLAGS) -> str:
     return done.stderr
 
 
+def version() -> str:
+    """That of the nvcc which is found here."""
+    said = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
+    return str(re.findall(r"V([\d.]+)", said)[0])
+
+
 def main() -> int:
     """Build, and write down of what."""
-    version = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
     target = HERE / "streamer.fatbin"
     compiled(target)
     facts = {
         "sources": digest(),
         "fatbin": hashlib.sha256(target.read_bytes()).hexdigest(),
-        "nvcc": re.findall(r"V([\d.]+)", version)[0],
+        "nvcc": version(),
     }
     (HERE / "streamer.fatbin.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return 0

@@ -35,6 +35,8 @@ _PROBLEMS = {
     3: "an argument of another size",
 }
 
+UNTOUCHED = 0xA5  # what new memory is filled with
+
 
 def build(folder: Path, *, sanitize: bool = False, kernels: Path | None = None) -> Path:
     """The library of the kernels, built once per state of the sources. Raises RuntimeError with g++'s words."""
@@ -105,7 +107,7 @@ class ShimDriver:
 
     def allocate(self, size: int) -> int:
         self._check("allocate")
-        memory = np.full(size, 0xA5, np.uint8)
+        memory = np.full(size, UNTOUCHED, np.uint8)
         address = int(memory.ctypes.data)
         assert address % 16 == 0
         self._memory[address] = memory
@@ -114,9 +116,13 @@ class ShimDriver:
     def free(self, address: int) -> None:
         del self._memory[address]
 
+    def held(self, address: int) -> Any:
+        """All of the block that begins there."""
+        return self._memory[address]
+
     def page_locked(self, size: int) -> Any:
         self._check("page_locked")
-        return np.full(size, 0xA5, np.uint8)
+        return np.full(size, UNTOUCHED, np.uint8)
 
     def zero(self, address: int, size: int) -> None:
         self._check("zero")

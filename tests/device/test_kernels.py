@@ -14,11 +14,12 @@ from streamer.device import cuda_layout
 from streamer.device.base import letterbox, part_letterbox
 from streamer.device.cpu import CpuDevice
 from streamer.device.cuda import CudaDevice
+from streamer.device.cuda_memory import DevicePlane, Pool
 from streamer.frame import Color, Frame, Size
 from streamer.masking import MaskPlan, Shape, nothing, plan_masks, whole
 from streamer.zones import Zones, plan_zones
 from tests.device.conftest import copied, no_network, noise
-from tests.device.shim_driver import ShimDriver
+from tests.device.shim_driver import UNTOUCHED, ShimDriver
 
 CPU = CpuDevice()
 bounded = settings(
@@ -103,6 +104,78 @@ def test_more_regions_than_threads_of_a_block(gpu: CudaDevice) -> None:
     size = Size(61, 47)
     plan = plan_masks(boxes, rng.integers(0, 2, 300).astype(np.uint8), MaskPolicy(cells=1), size)
     compare(gpu, [noise(size)], [plan], Style.MOSAIC)
+
+
+def paint_elsewhere(driver: ShimDriver, frame: Frame, plan: MaskPlan, style: Style) -> tuple[Frame, Frame]:
+    """What `paint` leaves of a frame and makes of another surface, whose pitches are other ones."""
+    pool, size = Pool(driver), frame.planes_size
+    with driver.current():
+        device = CudaDevice(driver, no_network)
+        source = on_device(device, frame)
+        luma, chroma = (
+            DevicePlane(pool, plane.shape, memory.address, plane.pitch + 32, memory)
+            for plane in (source.luma, source.chroma)
+            for memory in [pool.take((plane.pitch + 32) * plane.shape[0])]
+        )
+        tables = cuda_layout.tables([plan], [size])
+        surfaces = np.zeros(1, cuda_layout.SURFACE)
+        row = surfaces[0]
+        row["luma"], row["chroma"] = source.luma.address, source.chroma.address
+        row["luma_pitch"], row["chroma_pitch"] = source.luma.pitch, source.chroma.pitch
+        row["luma_out"], row["chroma_out"] = luma.address, chroma.address
+        row["luma_out_pitch"], row["chroma_out_pitch"] = luma.pitch, chroma.pitch
+        row["width"], row["height"] = size.width, size.height
+        row["first_region"], row["regions"] = 0, len(tables.regions)
+        device._paint(surfaces, tables, style)
+        target = Frame(luma, chroma, frame.size, 0, 0, frame.time_base)
+    return source, target
+
+
+@pytest.mark.parametrize("style", list(Style))
+@pytest.mark.parametrize("count", [0, 1, 40])
+def test_to_another_surface(driver: ShimDriver, style, count) -> None:
+    """All of the picture arrives there, masked; the source stays as it was, and so does what lies beside the rows."""
+    frame = noise(Size(129, 71), 6)
+    corner = np.random.default_rng(3).uniform(-20, 120, (count, 2)).astype(np.float32)
+    boxes = np.concatenate([corner, corner + 25], axis=1)
+    plan = plan_masks(boxes, np.zeros(count, np.uint8), MaskPolicy(), frame.size)
+    source, target = paint_elsewhere(driver, frame, plan, style)
+    assert_same(source, frame, 0)
+    wanted = copied(frame)
+    CPU.redact(wanted, plan, style)
+    assert_same(target, wanted, 1 if style is Style.BLUR else 0)
+    for plane in (target.luma, target.chroma):
+        rows = driver.held(plane.address).reshape(plane.shape[0], plane.pitch)
+        assert (rows[:, plane.row_bytes :] == UNTOUCHED).all()
+
+
+@pytest.mark.parametrize("style", list(Style))
+def test_three_thousand_regions(shim_library, style) -> None:
+    """More than blocks have threads, at every border: none is dropped, none is read past the end."""
+    rng = np.random.default_rng(8)
+    size = Size(322, 182)
+    corner = rng.uniform(-20, [330, 190], (3600, 2)).astype(np.float32)
+    boxes = np.concatenate([corner, corner + rng.uniform(2, 12, (3600, 2)).astype(np.float32)], axis=1)
+    plan = plan_masks(boxes, rng.integers(0, 2, 3600).astype(np.uint8), MaskPolicy(cells=1), size)
+    assert len(plan) >= 3000
+    compare(CudaDevice(ShimDriver(shim_library), no_network), [noise(size)], [plan], style)
+
+
+@pytest.mark.parametrize("style", list(Style))
+def test_no_regions_at_all(gpu: CudaDevice, driver: ShimDriver, style) -> None:
+    compare(gpu, [noise(Size(64, 48))], [nothing()], style)
+    assert driver.launches == []
+
+
+@pytest.mark.parametrize("style", list(Style))
+def test_regions_over_every_border(gpu: CudaDevice, style) -> None:
+    size = Size(90, 66)
+    left, top = np.meshgrid([-14, 36, 80], [-10, 26, 58])
+    corner = np.stack([left.ravel(), top.ravel()], axis=1).astype(np.float32)
+    boxes = np.concatenate([corner, corner + np.float32([23, 19])], axis=1)
+    compare(
+        gpu, [noise(size)], [plan_masks(boxes, np.arange(9, dtype=np.uint8) % 2, MaskPolicy(), size)], style
+    )
 
 
 def test_zones(gpu: CudaDevice) -> None:
