@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from streamer import models
+from streamer.config import Settings
 from streamer.device import cores, cuda_probe, open_device
 from streamer.media import hardware
 from streamer.media.encoders import NVENC
@@ -44,8 +46,11 @@ class Report:
 
 
 def examine() -> Report:
-    """Look at the machine by trying; takes a second or two and needs nothing. Never raises for what is missing."""
-    opened = open_device("auto")
+    """Look at the machine by trying, as a run with no settings does. Needs nothing, never raises for what is missing.
+
+    Takes a second or two; where there is a GPU and its engine was not built yet, as long as that takes.
+    """
+    opened = open_device("auto", spec=models.find(Settings().detect.model))
     return Report(opened.device.name, opened.reason, (*_packages(), *_machine(), *_gpu()))
 
 

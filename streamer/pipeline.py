@@ -46,9 +46,7 @@ def open_engine(settings: Settings) -> Engine:
     """Find the device, the weights and the zones. Raises DeviceError, ModelError or ConfigError."""
     spec = models.find(settings.detect.model)
     policy = settings.detect
-    opened = open_device(
-        settings.device, threads=_threads(), runtime=policy.runtime, precision=policy.precision
-    )
+    opened = open_device(settings.device, _threads(), policy.runtime, policy.precision, spec)
     zones = load_zones(settings.zones) if settings.zones is not None else Zones()
     return Engine(settings, opened.device, opened.reason, spec, zones)
 

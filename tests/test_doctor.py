@@ -28,8 +28,10 @@ def test_with_a_driver_everything_is_tried(monkeypatch) -> None:
     monkeypatch.setattr(cuda_probe, "probe", lambda: cuda_probe.DriverFacts(13000, 1))
     monkeypatch.setattr(hardware, "try_decoding", lambda codec: hardware.Answer(codec == "h264", "tried"))
     monkeypatch.setattr(hardware, "try_encoding", lambda codec: hardware.Answer(False, "no NVENC"))
-    monkeypatch.setattr(doctor, "open_device", lambda choice: _Opened)
+    monkeypatch.setattr(doctor, "open_device", lambda choice, spec: asked.append(spec.name) or _Opened)
+    asked: list[str] = []
     facts = {fact.name: fact for fact in doctor.examine().facts}
+    assert asked == ["fast"]  # a run would find out as much
     assert facts["cuda driver"].text == "CUDA 13.0, 1 GPU"
     assert facts["decode h264 on the GPU"].good
     assert not facts["encode av1 on the GPU"].good

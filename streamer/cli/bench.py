@@ -127,10 +127,10 @@ def _live(plan: live_bench.Plan, settings: Settings, as_json: bool) -> None:
 
 
 def _cuda(source: Path, settings: Settings, rounds: int, batch: int, as_json: bool) -> None:
-    gpu = open_cuda(cuda_bench.Stopwatch, settings.detect.precision)
+    spec = models.find(settings.detect.model)
+    gpu = open_cuda(cuda_bench.Stopwatch, settings.detect.precision, spec)
     with FileSource(source, tally=Tally(), audio=False, groups=False) as video:
         frames = list(islice((item for item in video if isinstance(item, Frame)), batch))
-    spec = models.find(settings.detect.model)
     box = letterbox(frames[0].size, settings.detect.side, spec.stride)
     stages = cuda_bench.measure(gpu, frames, box, spec, settings.mask.style, rounds)
     rates = bench.end_to_end(source, settings, rounds)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from typing import Literal
@@ -11,13 +11,14 @@ import numpy as np
 
 from streamer.config import Precision, Runtime, Style
 from streamer.device import cuda_driver, cuda_probe, cuda_trt
-from streamer.device.base import Device
+from streamer.device.base import Device, letterbox
 from streamer.device.cpu import CpuDevice
 from streamer.device.cuda import CudaDevice
 from streamer.device.cuda_driver import Driver
-from streamer.errors import DeviceError, StreamerError
+from streamer.errors import DeviceError
 from streamer.frame import Frame, Size
 from streamer.masking import whole
+from streamer.models import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,28 +39,35 @@ def open_device(
     threads: int = 1,
     runtime: Runtime = "onnxruntime",
     precision: Precision = "fp32",
+    spec: ModelSpec | None = None,
 ) -> Opened:
     """The device for a run; decided once, at its start.
 
     `threads` is how many cores one run of a network may use on the CPU, `runtime` what runs it there, `precision`
-    that of networks on the GPU. Raises DeviceError where `cuda` was asked for and cannot be had: it never becomes
-    the CPU by itself.
+    that of networks on the GPU. With `spec`, a GPU is taken only after it ran that network as the CPU does; the first
+    time, that builds its engine, which takes a while. Raises DeviceError where `cuda` was asked for and cannot be
+    had: it never becomes the CPU by itself.
     """
     if choice == "cpu":
         return Opened(CpuDevice(threads, runtime), "the CPU was asked for")
     try:
-        device = open_cuda(precision=precision)
+        device = open_cuda(precision=precision, spec=spec)
     except DeviceError as error:
         if choice == "cuda":
             message = f"CUDA cannot be used: {error}; use --device cpu, or auto to let streamer choose"
             raise DeviceError(message) from error
         return Opened(CpuDevice(threads, runtime), f"the CPU is used: {error}")
-    why = "it was asked for" if choice == "cuda" else "it is there and passed its test"
-    return Opened(device, f"CUDA on {device.driver.name}: {why}")
+    why = "it was asked for" if choice == "cuda" else "it is there"
+    passed = f"masks{f' and runs {spec.name} in {precision}' if spec else ''} as the CPU does"
+    return Opened(device, f"CUDA on {device.driver.name}: {why} and {passed}")
 
 
-def open_cuda(wrapped: Callable[[Driver], Driver] | None = None, precision: Precision = "fp32") -> CudaDevice:
-    """The first GPU, after it masked a picture as the CPU does. Raises DeviceError, in one line, why it cannot be used.
+def open_cuda(
+    wrapped: Callable[[Driver], Driver] | None = None,
+    precision: Precision = "fp32",
+    spec: ModelSpec | None = None,
+) -> CudaDevice:
+    """The first GPU, after it passed its test (`prove`). Raises DeviceError, in one line, why it cannot be used.
 
     The driver is asked first: TensorRT ends the process where there is none. `wrapped` may put something between the
     driver and the device (cuda_bench.Stopwatch).
@@ -70,22 +78,50 @@ def open_cuda(wrapped: Callable[[Driver], Driver] | None = None, precision: Prec
     cuda_trt.backend()
     driver = cuda_driver.PycudaDriver()
     device = CudaDevice(wrapped(driver) if wrapped else driver, partial(cuda_trt.load, precision=precision))
-    prove(device)
+    prove(device, spec)
     return device
 
 
-def prove(device: Device) -> None:
-    """Raises DeviceError unless the device masks a small picture as the CPU does, to the bit."""
+def prove(device: Device, spec: ModelSpec | None = None) -> None:
+    """Raises DeviceError unless the device masks a small picture as the CPU does, to the bit, and runs the network so.
+
+    The network's outputs may differ by a tenth of their size: that is far more than float16 costs, and far less than
+    what an engine gives that computes something else.
+    """
+    try:
+        _prove_masks(device)
+        if spec is not None:
+            _prove_network(device, spec)
+    except Exception as error:
+        reason = " ".join((str(error) or type(error).__name__).split())
+        raise DeviceError(f"the GPU did not pass its test: {reason}") from error
+
+
+def _prove_masks(device: Device) -> None:
+    ours, wanted = _test_picture(), _test_picture()
+    device.redact(ours, whole(ours.size), Style.MOSAIC)
+    CpuDevice().redact(wanted, whole(wanted.size), Style.MOSAIC)
+    if not (np.array_equal(ours.luma, wanted.luma) and np.array_equal(ours.chroma, wanted.chroma)):
+        raise DeviceError("it masks otherwise than the CPU")
+
+
+def _prove_network(device: Device, spec: ModelSpec) -> None:
+    frame = _test_picture()
+    box = letterbox(frame.size, spec.side or 128, spec.stride)
+    if spec.side is not None:
+        box = replace(box, size=Size(spec.side, spec.side))
+    view = device.view(frame, box, spec)
+    ours, wanted = device.load(spec)(view), CpuDevice().load(spec)(np.asarray(view, np.float32))
+    if [level.shape for level in ours] != [level.shape for level in wanted]:
+        raise DeviceError(f"{spec.name} has other outputs there than on the CPU")
+    for level, reference in zip(ours, wanted, strict=True):
+        away, size = (float(np.sqrt(np.mean(np.square(part)))) for part in (level - reference, reference))
+        if not away <= 0.1 * size + 0.01:  # and not where it is no number
+            raise DeviceError(f"{spec.name} answers otherwise there than on the CPU")
+
+
+def _test_picture() -> Frame:
     size = Size(130, 94)
     luma = (np.arange(size.width * size.height, dtype=np.uint32) * 2654435761 >> 24).astype(np.uint8)
     luma = luma.reshape(size.height, size.width)
-    ours, wanted = (
-        Frame(luma.copy(), luma[::2].reshape(47, 65, 2).copy(), size, 0, 0, Fraction(1)) for _ in range(2)
-    )
-    try:
-        device.redact(ours, whole(size), Style.MOSAIC)
-    except StreamerError as error:
-        raise DeviceError(f"the GPU did not pass its test: {error}") from error
-    CpuDevice().redact(wanted, whole(size), Style.MOSAIC)
-    if not (np.array_equal(ours.luma, wanted.luma) and np.array_equal(ours.chroma, wanted.chroma)):
-        raise DeviceError("the GPU did not pass its test: it masks otherwise than the CPU")
+    return Frame(luma, luma[::2].reshape(47, 65, 2).copy(), size, 0, 0, Fraction(1))

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -17,8 +16,7 @@ from streamer.frame import Size
 from streamer.media import hardware
 from tests.device.conftest import noise
 from tests.device.shim_driver import ShimDriver
-
-NOTHING = [np.zeros((1, 6, 4, 4), np.float32)]  # of a network that finds nothing
+from tests.device.test_cuda_trt import OnnxEngine
 
 
 def test_every_stage_is_measured(shim_library, monkeypatch) -> None:
@@ -61,7 +59,11 @@ def test_the_command_prints_the_stages_of_a_file(shim_library, monkeypatch, tmp_
     monkeypatch.setattr(cuda_probe, "probe", lambda: cuda_probe.DriverFacts(13000, 1))
     monkeypatch.setattr(cuda_driver, "PycudaDriver", lambda: ShimDriver(shim_library))
     monkeypatch.setattr(cuda_trt, "backend", lambda: None)
-    monkeypatch.setattr(cuda_trt, "load", lambda *_, precision: lambda tensor: NOTHING)
+    monkeypatch.setattr(
+        cuda_trt,
+        "load",
+        lambda driver, pool, spec, precision: cuda_trt.TensorRtSession(driver, pool, OnnxEngine()),
+    )
     config = tmp_path / "small.toml"
     config.write_text("[detect]\nside = 128\n")
     arguments = [

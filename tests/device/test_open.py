@@ -3,14 +3,20 @@
 import ctypes
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from streamer import doctor, models, pipeline
+from streamer.config import settings_from
 from streamer.device import cuda_driver, cuda_probe, cuda_trt, open_device, prove
 from streamer.device.cpu import CpuDevice
 from streamer.device.cuda import CudaDevice
-from streamer.errors import DeviceError
+from streamer.device.cuda_trt import TensorRtSession
+from streamer.errors import DeviceError, ModelError
+from streamer.image import redact
 from tests.device.conftest import no_network
 from tests.device.shim_driver import ShimDriver
+from tests.device.test_cuda_trt import OnnxEngine
 
 
 @pytest.fixture
@@ -23,11 +29,11 @@ def machine(monkeypatch, shim_library) -> ShimDriver:
     return driver
 
 
-def refused(monkeypatch: pytest.MonkeyPatch) -> str:
+def refused(monkeypatch: pytest.MonkeyPatch, spec: models.ModelSpec | None = None) -> str:
     """Why `cuda` is refused; `auto` must give the same reason and take the CPU."""
     with pytest.raises(DeviceError, match="CUDA cannot be used") as caught:
-        open_device("cuda")
-    opened = open_device("auto")
+        open_device("cuda", spec=spec)
+    opened = open_device("auto", spec=spec)
     assert isinstance(opened.device, CpuDevice)
     reason = opened.reason.removeprefix("the CPU is used: ")
     assert reason in str(caught.value)
@@ -52,7 +58,62 @@ def test_a_gpu_that_fails_or_masks_otherwise_is_refused(machine, monkeypatch) ->
 
 
 def test_the_cpu_passes_the_test_of_a_gpu() -> None:
-    prove(CpuDevice())
+    prove(CpuDevice(), models.find("fast"))
+
+
+@pytest.fixture
+def engine(machine, monkeypatch) -> OnnxEngine:
+    """What TensorRT makes of the network there."""
+    engine = OnnxEngine()
+    monkeypatch.setattr(
+        cuda_trt, "load", lambda driver, pool, spec, precision: TensorRtSession(driver, pool, engine)
+    )
+    return engine
+
+
+def test_a_gpu_that_runs_the_network_is_taken(engine) -> None:
+    opened = open_device("auto", spec=models.find("fast"))
+    assert opened.reason.endswith("it is there and masks and runs fast in fp32 as the CPU does")
+
+
+@pytest.mark.parametrize("kind", [ModelError, RuntimeError, MemoryError])
+def test_an_engine_that_cannot_be_built_is_found_at_the_start(engine, monkeypatch, kind) -> None:
+    def load(*_: object, precision: str) -> None:
+        raise kind("TensorRT cannot build\nthe network")
+
+    monkeypatch.setattr(cuda_trt, "load", load)
+    assert "TensorRT cannot build the network" in refused(monkeypatch, models.find("fast"))
+
+
+def test_an_engine_that_does_not_run_is_found_at_the_start(engine, monkeypatch) -> None:
+    engine.context.works = False
+    assert "the network failed" in refused(monkeypatch, models.find("fast"))
+
+
+@pytest.mark.parametrize(
+    "wrong", [lambda level: level * np.nan, lambda level: level[..., ::-1], np.zeros_like]
+)
+def test_an_engine_that_computes_something_else_is_found_at_the_start(engine, monkeypatch, wrong) -> None:
+    """It would find no face, and nothing would be masked."""
+    real = engine.context.session.run
+    engine.context.session = SimpleNamespace(
+        run=lambda *given: [wrong(level) for level in real(*given)], get_outputs=engine.session.get_outputs
+    )
+    assert "answers otherwise" in refused(monkeypatch, models.find("fast"))
+
+
+def test_every_way_in_tries_the_network_of_its_run(engine, monkeypatch) -> None:
+    """Files, live streams, pictures and the doctor: what does not run is known before the first frame."""
+    engine.context.works = False
+    settings = settings_from({})
+    for reason in (
+        pipeline.open_engine(settings).reason,
+        doctor.examine().reason,
+    ):
+        assert reason.startswith("the CPU is used: the GPU did not pass its test: the network failed")
+    assert redact.open_redactor(settings).own.__self__.name == "cpu"  # type: ignore[attr-defined]
+    with pytest.raises(DeviceError, match="the network failed"):
+        redact.open_redactor(settings_from({"device": "cuda"}))
 
 
 def test_what_is_missing_is_named(machine, monkeypatch) -> None:
