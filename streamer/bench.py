@@ -21,6 +21,7 @@ from time import perf_counter
 from typing import Any
 
 import av
+import numpy as np
 
 from streamer import channel, pipeline
 from streamer.config import Settings
@@ -114,8 +115,35 @@ def run(source: Path, settings: Settings, rounds: int = 3) -> Bench:
     return Bench(source, machine(), measured, counted)
 
 
-def end_to_end(source: Path, settings: Settings, rounds: int) -> dict[str, float]:
-    """Frames per second from file to file on the GPU and on the CPU, in turn; medians, a first round is not counted.
+@dataclass(frozen=True, slots=True)
+class EndToEnd:
+    """Whole runs from file to file on one device."""
+
+    frames: int
+    median_s: float  # of a run
+    p95_s: float
+    decoding: str  # by what
+    encoding: str
+
+    @property
+    def rate(self) -> float:
+        """Frames per second of the median run."""
+        return self.frames / self.median_s
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "frames": self.frames,
+            "fps": round(self.rate, 2),
+            "median_ms_per_frame": round(1000 * self.median_s / self.frames, 3),
+            "p95_ms_per_frame": round(1000 * self.p95_s / self.frames, 3),
+            "decoding": self.decoding,
+            "encoding": self.encoding,
+        }
+
+
+def end_to_end(source: Path, settings: Settings, rounds: int) -> dict[str, EndToEnd]:
+    """The same file on the GPU and on the CPU, in turn, by device; a first round is not counted.
 
     Every picture is encoded. Raises DeviceError where there is no GPU.
     """
@@ -124,14 +152,19 @@ def end_to_end(source: Path, settings: Settings, rounds: int) -> dict[str, float
         name: pipeline.open_engine(settings.model_copy(update={"device": name, "output": output}))
         for name in ("cuda", "cpu")
     }
-    rates: dict[str, list[float]] = {name: [] for name in engines}
+    reports: dict[str, list[pipeline.Report]] = {name: [] for name in engines}
     with tempfile.TemporaryDirectory(prefix="streamer-bench-") as folder:
         target = Path(folder) / "out.mp4"
         for _ in range(rounds + 1):
             for name, engine in engines.items():
-                report = pipeline.run(Job(source, target, overwrite=True), engine)
-                rates[name].append(report.frames / report.wall_s)
-    return {name: statistics.median(taken[1:]) for name, taken in rates.items()}
+                reports[name].append(pipeline.run(Job(source, target, overwrite=True), engine))
+    return {name: _spread(taken[1:]) for name, taken in reports.items()}
+
+
+def _spread(reports: list[pipeline.Report]) -> EndToEnd:
+    median_s, late_s = np.percentile([report.wall_s for report in reports], [50, 95]).tolist()
+    last = reports[-1]
+    return EndToEnd(last.frames, median_s, late_s, last.decoding, last.encoding or "")
 
 
 def machine() -> dict[str, str]:

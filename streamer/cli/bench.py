@@ -133,21 +133,49 @@ def _cuda(source: Path, settings: Settings, rounds: int, batch: int, as_json: bo
         frames = list(islice((item for item in video if isinstance(item, Frame)), batch))
     box = letterbox(frames[0].size, settings.detect.side, spec.stride)
     stages = cuda_bench.measure(gpu, frames, box, spec, settings.mask.style, rounds)
-    rates = bench.end_to_end(source, settings, rounds)
+    runs = bench.end_to_end(source, settings, rounds)
     if as_json:
-        values = {"stages": [asdict(stage) for stage in stages], "frames_per_s_end_to_end": rates}
+        values = {
+            "gpu": gpu.driver.fingerprint,
+            "machine": bench.machine(),
+            "resident": [asdict(stage) | {"fps": round(stage.rate, 1)} for stage in stages],
+            "end_to_end": {name: run.as_dict() for name, run in runs.items()},
+        }
         print(json.dumps(values, indent=2))
         return
     table = Table(title=f"{source.name}: {len(frames)} frames at once", caption=gpu.driver.fingerprint)
-    for name in ("stage", "median, ms", "95th percentile, ms", "memory floor, ms", "frames a second"):
+    names = (
+        "stage",
+        "median, ms",
+        "p95, ms",
+        "memory floor, ms",
+        "frames a second",
+        "CPU median, ms",
+        "CPU p95, ms",
+    )
+    for name in names:
         table.add_column(name, justify="left" if name == "stage" else "right")
     for stage in stages:
-        floor = "" if stage.floor_ms is None else f"{stage.floor_ms:.3f}"
-        times = (f"{stage.median_ms:.3f}", f"{stage.p95_ms:.3f}", floor, f"{stage.rate:.0f}")
-        table.add_row(stage.name, *times)
-    for name, rate in rates.items():
-        table.add_row(f"file to file, device {name}", "", "", "", f"{rate:.0f}")
+        floor, *cpu = (
+            "" if value is None else f"{value:.3f}"
+            for value in (stage.floor_ms, stage.cpu_median_ms, stage.cpu_p95_ms)
+        )
+        table.add_row(
+            stage.name, f"{stage.median_ms:.3f}", f"{stage.p95_ms:.3f}", floor, f"{stage.rate:.0f}", *cpu
+        )
     Console().print(table)
+    ends = Table(title=f"{source.name}: file to file, median of {rounds} rounds")
+    for name in ("device", "ms a frame", "p95, ms a frame", "frames a second", "pictures"):
+        ends.add_column(name, justify="right" if "frame" in name else "left")
+    for name, run in runs.items():
+        values = run.as_dict()
+        times = (
+            f"{values['median_ms_per_frame']:.2f}",
+            f"{values['p95_ms_per_frame']:.2f}",
+            f"{run.rate:.0f}",
+        )
+        ends.add_row(name, *times, f"{run.decoding}, {run.encoding}")
+    Console().print(ends)
 
 
 def _requests(source: Path, requests: int, as_json: bool) -> None:

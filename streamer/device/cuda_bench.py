@@ -2,11 +2,13 @@
 
 Frames are resident: what a hardware decoder would have left on the GPU. Warm-up is not counted; medians and 95th
 percentiles are given. "floor" is the time that memory traffic alone would take at a bandwidth measured here by copying.
+The CPU does the same whole steps on the same frames, by the wall clock.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,8 @@ from numpy.typing import NDArray
 
 from streamer.config import MaskPolicy, Style
 from streamer.detection import Label
-from streamer.device.base import Letterbox
+from streamer.device.base import Device, Letterbox
+from streamer.device.cpu import CpuDevice
 from streamer.device.cuda import CudaDevice
 from streamer.device.cuda_driver import Driver
 from streamer.frame import Frame, Size
@@ -22,6 +25,10 @@ from streamer.masking import MaskPlan, plan_masks, whole
 from streamer.models import ModelSpec
 
 _COPIED = 64 << 20  # bytes of the copy that measures the bandwidth
+_WARM_UP = 3  # rounds that are not counted
+_LOOK, _NETWORK = "view, all of it", "network, with outputs to the host"
+_FEW, _ALL = "mask 20 faces, all of it", "mask everything, all of it"
+_TOGETHER = "view, network and 20 masks, one after the other"
 _FACES, _FACE_SIDE = 20, 200  # of the masking workload, at 1080 lines
 
 
@@ -34,6 +41,8 @@ class Stage:
     median_ms: float  # for the whole batch
     p95_ms: float
     floor_ms: float | None = None  # memory traffic alone
+    cpu_median_ms: float | None = None  # the same step on the CPU, where that has it
+    cpu_p95_ms: float | None = None
 
     @property
     def rate(self) -> float:
@@ -79,7 +88,7 @@ class Stopwatch:
 def measure(
     device: CudaDevice, frames: Sequence[Frame], box: Letterbox, spec: ModelSpec, style: Style, rounds: int
 ) -> list[Stage]:
-    """All stages for one batch of equal frames whose planes lie in main memory.
+    """All stages for one batch of equal frames whose planes lie in main memory, with the CPU's times beside.
 
     `device` must have been made on a Stopwatch. Raises DeviceError or ModelError.
     """
@@ -93,33 +102,70 @@ def measure(
     floor_ms = _floor_ms(watch, device, count * size.width * size.height * 3)
 
     def one_round() -> dict[str, float]:
-        tensor = watch.timed("view, all of it", lambda: device.views(resident, box, spec))
-        watch.timed("network, with outputs to the host", lambda: session(tensor))
-        watch.timed("mask 20 faces, all of it", lambda: device.redact_all(resident, faces, style))
+        tensor = watch.timed(_LOOK, lambda: device.views(resident, box, spec))
+        watch.timed(_NETWORK, lambda: session(tensor))
+        watch.timed(_FEW, lambda: device.redact_all(resident, faces, style))
         spent = watch.taken()
-        watch.timed("mask everything, all of it", lambda: device.redact_all(resident, everything, style))
-        return spent | {_named(name): ms for name, ms in watch.taken().items()}
+        watch.timed(_ALL, lambda: device.redact_all(resident, everything, style))
+        return _with_sum(spent | {_named(name): ms for name, ms in watch.taken().items()})
 
-    times = [one_round() for _ in range(rounds + 3)][3:]
-    stages = [_stage(name, count, [spent[name] for spent in times]) for name in times[0]]
+    times = [one_round() for _ in range(rounds + _WARM_UP)][_WARM_UP:]
+    beside = _cpu_times(frames, box, spec, style, rounds)
     return [
-        Stage(stage.name, stage.frames, stage.median_ms, stage.p95_ms, floor_ms)
-        if stage.name.startswith("mask everything")
-        else stage
-        for stage in stages
-    ]
+        Stage(
+            name, count, *_spread([spent[name] for spent in times]),
+            floor_ms if name == _ALL else None,
+            *(_spread([spent[name] for spent in beside]) if name in beside[0] else (None, None)),
+        )
+        for name in times[0]
+    ]  # fmt: skip
+
+
+def _cpu_times(
+    frames: Sequence[Frame], box: Letterbox, spec: ModelSpec, style: Style, rounds: int
+) -> list[dict[str, float]]:
+    """Milliseconds by step of each round; the frames keep their pixels."""
+    device = CpuDevice()
+    session = device.load(spec)
+    size = frames[0].planes_size
+    faces, everything = _faces(size), whole(size)
+    ours = [_resident(device, frame) for frame in frames]
+
+    def one_round() -> dict[str, float]:
+        at_s = [perf_counter()]
+
+        def done() -> float:
+            at_s.append(perf_counter())
+            return (at_s[-1] - at_s[-2]) * 1000
+
+        views, spent = [device.view(frame, box, spec) for frame in ours], {}
+        spent[_LOOK] = done()
+        for view in views:
+            session(view)
+        spent[_NETWORK] = done()
+        for name, plan in ((_FEW, faces), (_ALL, everything)):
+            for frame in ours:
+                device.redact(frame, plan, style)
+            spent[name] = done()
+        return _with_sum(spent)
+
+    return [one_round() for _ in range(rounds + 1)][1:]
+
+
+def _with_sum(spent: dict[str, float]) -> dict[str, float]:
+    return spent | {_TOGETHER: sum(spent[name] for name in (_LOOK, _NETWORK, _FEW))}
 
 
 def _named(name: str) -> str:
     return name if name.startswith("mask") else f"{name} (everything)"
 
 
-def _stage(name: str, frames: int, times_ms: Sequence[float]) -> Stage:
+def _spread(times_ms: Sequence[float]) -> tuple[float, float]:
     median, late = np.percentile(np.array(times_ms), [50, 95]).tolist()
-    return Stage(name, frames, median, late)
+    return median, late
 
 
-def _resident(device: CudaDevice, frame: Frame) -> Frame:
+def _resident(device: Device, frame: Frame) -> Frame:
     return Frame(
         device.own(frame.luma),
         device.own(frame.chroma),

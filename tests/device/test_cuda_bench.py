@@ -42,6 +42,17 @@ def test_every_stage_is_measured(shim_library, monkeypatch) -> None:
     )
     assert names["mask everything, all of it"].floor_ms > 0
     assert names["paint"].floor_ms is None
+    beside = {name for name, stage in names.items() if stage.cpu_median_ms is not None}
+    assert beside == {
+        cuda_bench._LOOK,
+        cuda_bench._NETWORK,
+        cuda_bench._FEW,
+        cuda_bench._ALL,
+        cuda_bench._TOGETHER,
+    }
+    assert all(0 < names[name].cpu_median_ms <= names[name].cpu_p95_ms for name in beside)
+    whole = names[cuda_bench._TOGETHER]
+    assert whole.median_ms >= names[cuda_bench._FEW].median_ms
     assert seen == [(2, 3, 64, 64)] * 5
 
 
@@ -52,6 +63,7 @@ def test_a_device_without_a_stopwatch_is_a_mistake(shim_library) -> None:
         cuda_bench.measure(device, frames, letterbox(frames[0].size, 64), models.find("fast"), Style.BLUR, 1)
 
 
+@pytest.mark.skipif(cuda_probe.probe().problem is None, reason="this machine has a GPU")
 def test_the_command_prints_the_stages_of_a_file(shim_library, monkeypatch, tmp_path) -> None:
     clip = tmp_path / "clip.mkv"
     clip.write_bytes(hardware._clip("libx264").getvalue())
@@ -80,8 +92,18 @@ def test_the_command_prints_the_stages_of_a_file(shim_library, monkeypatch, tmp_
     ]
     shown = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
     told = json.loads(shown.output)
-    assert {"paint", "view_f32"} <= {stage["name"] for stage in told["stages"]}
-    assert {name for name, rate in told["frames_per_s_end_to_end"].items() if rate > 0} == {"cuda", "cpu"}
+    assert {"paint", "view_f32"} <= {stage["name"] for stage in told["resident"]}
+    assert told["gpu"] == "shim"
+    assert told["end_to_end"].keys() == {"cuda", "cpu"}
+    for run in told["end_to_end"].values():
+        assert run["frames"] == 3
+        assert run["fps"] > 0
+        assert 0 < run["median_ms_per_frame"] <= run["p95_ms_per_frame"]
+        assert run["decoding"].startswith("decoded on the cores")
+        assert run["encoding"].startswith("encoded on the cores by libx264")
+    shown = CliRunner().invoke(app, arguments, catch_exceptions=False, env={"COLUMNS": "200"})
+    assert "file to file" in shown.output
+    assert "CPU p95, ms" in shown.output
 
 
 def test_without_a_gpu_the_command_stops(monkeypatch, tmp_path) -> None:
