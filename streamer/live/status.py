@@ -31,6 +31,7 @@ def status(stream: LiveStream, *, now_s: float) -> dict[str, Any]:
         "viewers": sum(int(entry.get("viewers", 0)) for entry in outlets),
         "masks": len(last.objects) if last is not None else 0,
         "covered_now": last.covered if last is not None else None,
+        "decoding": stream.decoding.reason,
         "encoder": {"name": encoder.name, "why": encoder.why} if encoder is not None else None,
         "effort": {"interval": stream.governor.stretch, "view": stream.governor.view},
         "frames": {

@@ -28,6 +28,7 @@ from streamer.live.sound import SoundTrack
 from streamer.live.supervisor import Connect, Supervisor
 from streamer.live.timing import TIME_BASE, Pacer, Timeline
 from streamer.media.egress import SOUND, Egress, Encoded, Outlet
+from streamer.media.hardware import LiveDecoding
 from streamer.media.live_encoder import EncoderSpec, LiveEncoder
 from streamer.media.live_source import LiveSource, LiveSpec
 from streamer.media.sound import Sound
@@ -52,14 +53,14 @@ class Studio:
 
 def connect_to(
     settings: StreamSettings, tally: Tally, clock: Clock = SYSTEM,
-    announce: Callable[[bool], None] = lambda sound: None,
+    announce: Callable[[bool], None] = lambda sound: None, decoding: LiveDecoding | None = None,
 ) -> Connect:  # fmt: skip
     """How a stream's source is connected to, once; `announce` is told whether sound will come."""
     keep = settings.audio == "keep"
     spec = LiveSpec(settings.source, settings.transport, loop=settings.loop, sound=keep)
 
     def connect(size: Any) -> Iterator[Frame | Sound]:
-        with LiveSource(spec, tally=tally, size=size, clock=clock) as source:
+        with LiveSource(spec, tally=tally, size=size, clock=clock, decoding=decoding) as source:
             announce(source.has_sound)
             yield from source
 
@@ -80,6 +81,7 @@ class LiveStream:
         self.egress = Egress()
         self.governor = Governor()
         self.results: deque[FrameResult] = deque(maxlen=_REMEMBERED)
+        self.decoding = LiveDecoding(studio.device.video)
         self.encoder: LiveEncoder | None = None
         self.side_encoder: SideEncoder | None = None
         self.wants_side: Callable[[], bool] = lambda: False  # whether a viewer needs VP8
@@ -94,7 +96,7 @@ class LiveStream:
         self._done: Channel[Redacted] = Channel(1)
         ends = LiveSpec(settings.source).kind == "file" and not settings.loop
         self.supervisor = Supervisor(
-            connect or connect_to(settings, self.tally, self._clock, self._sound.expect),
+            connect or connect_to(settings, self.tally, self._clock, self._sound.expect, self.decoding),
             self._timeline, tally=self.tally, ends=ends, clock=self._clock, hear=self._sound.put,
         )  # fmt: skip
         self._workers: list[Worker] = []

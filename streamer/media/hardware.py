@@ -43,10 +43,10 @@ def try_decoding(codec: str = "h264") -> Answer:
     """Decode a short clip of our own on NVDEC."""
     try:
         clip = _clip({"h264": "libx264", "hevc": "libx265"}[codec])
-        with av.open(clip, "r", hwaccel=_on_gpu()) as container:
+        with av.open(clip, "r", hwaccel=on_gpu()) as container:
             picture = next(container.decode(video=0))
     except (*_FAILURES, StopIteration, KeyError) as error:
-        return Answer(False, f"NVDEC does not decode {codec} here ({_words(error)})")
+        return Answer(False, f"NVDEC does not decode {codec} here ({words(error)})")
     if picture.format.name != "cuda":
         return Answer(False, f"NVDEC left {codec} to the CPU ({picture.format.name})")
     return Answer(True, f"NVDEC decodes {codec}")
@@ -63,7 +63,7 @@ def try_encoding(codec: str = "h264") -> Answer:
         picture.pts = 0
         packets = [*context.encode(picture), *context.encode(None)]  # type: ignore[attr-defined]
     except (*_FAILURES, KeyError) as error:
-        return Answer(False, f"NVENC does not encode {codec} here ({_words(error)})")
+        return Answer(False, f"NVENC does not encode {codec} here ({words(error)})")
     return Answer(bool(packets), f"NVENC encodes {codec}" if packets else f"NVENC made nothing of {codec}")
 
 
@@ -74,7 +74,7 @@ def try_file(path: Path) -> Answer:
             stream = container.streams.best("video")
             picture = next(container.decode(stream)) if stream is not None else None
     except (*_FAILURES, InputError, StopIteration) as error:
-        return Answer(False, f"{ON_CORES}: NVDEC does not take it ({_words(error)})")
+        return Answer(False, f"{ON_CORES}: NVDEC does not take it ({words(error)})")
     assert picture is None or isinstance(picture, av.VideoFrame)
     problem = "no video stream" if picture is None else _misfit(picture, None)
     if problem is not None:
@@ -89,9 +89,30 @@ def open_on_gpu(path: Path) -> av.container.InputContainer:
     this stream may show only at its first picture.
     """
     try:
-        return av.open(f"file:{path}", metadata_errors="replace", hwaccel=_on_gpu())
+        return av.open(f"file:{path}", metadata_errors="replace", hwaccel=on_gpu())
     except _FAILURES as error:
-        raise InputError(f"NVDEC does not take it ({_words(error)}); decode on the CPU: {path}") from error
+        raise InputError(f"NVDEC does not take it ({words(error)}); decode on the CPU: {path}") from error
+
+
+class LiveDecoding:
+    """Who decodes a live stream, over all its connections: NVDEC until it refuses or fails once, then the cores.
+
+    A chip that failed is not asked again: the stream would go from one covered stretch to the next.
+    """
+
+    def __init__(self, memory: VideoMemory | None = None) -> None:
+        """With `memory`, NVDEC is tried; `reason` says in one line who decodes and why."""
+        answer = try_decoding() if memory is not None else None
+        self.memory = memory if answer is not None and answer.works else None
+        self.reason = ON_CORES
+        if answer is not None:
+            self.reason = "decoded by NVDEC" if answer.works else f"{ON_CORES}: {answer.reason}"
+
+    def give_up(self, why: BaseException | str) -> None:
+        """From the next connection on the cores decode."""
+        self.memory = None
+        said = why if isinstance(why, str) else words(why)
+        self.reason = f"{ON_CORES}: NVDEC does not take it ({said})"
 
 
 def suits(picture: av.VideoFrame, size: Size | None) -> bool:
@@ -150,7 +171,7 @@ def try_encoder(codec: str, policy: OutputPolicy, shape: Shape, memory: VideoMem
             made = _one_picture(codec, policy, shape, GpuPictures(memory))
             problem = None if made else "it made nothing"
         except (*_FAILURES, StreamerError) as error:
-            problem = _words(error)
+            problem = words(error)
     if problem is not None:
         return Answer(False, f"encoded on the cores by {RECIPES[codec].encoder}: no NVENC ({problem})")
     return Answer(True, f"encoded by NVENC ({NVENC[codec].encoder})")
@@ -180,7 +201,8 @@ def _one_picture(codec: str, policy: OutputPolicy, shape: Shape, pictures: GpuPi
     return bool([*context.encode(pictures.picture_on_gpu(black)), *context.encode(None)])
 
 
-def _on_gpu() -> HWAccel:
+def on_gpu() -> HWAccel:
+    """What PyAV opens a stream with so that NVDEC decodes it and its pictures stay on the GPU."""
     return HWAccel("cuda", allow_software_fallback=False, is_hw_owned=True)
 
 
@@ -198,7 +220,8 @@ def _clip(encoder: str) -> io.BytesIO:
     return file
 
 
-def _words(error: BaseException) -> str:
+def words(error: BaseException) -> str:
+    """What an error says, in one line."""
     cause = error.__cause__ if isinstance(error, InputError) and error.__cause__ is not None else error
     words = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
     return " ".join(str(words).split())

@@ -10,20 +10,25 @@ from typing import Any, Literal
 
 import av
 from av.codec.context import Flags, Flags2
+from av.codec.hwaccel import HWAccel
 
 from streamer.address import redacted_url, without_secrets
 from streamer.clock import SYSTEM, Clock
 from streamer.closing import Closing
-from streamer.errors import InputError
+from streamer.errors import DeviceError, InputError
 from streamer.frame import Frame, Size
+from streamer.media import hardware
+from streamer.media.hardware import LiveDecoding
 from streamer.media.picture import Timing, frame_from_picture
 from streamer.media.sound import Sound, SoundReader
 from streamer.tally import Tally
 
 _NETWORK = re.compile(r"^(rtsps?|rtmps?|srt|udp|rtp|tcp|https?)://", re.I)
 _TICKS = Fraction(1, 90_000)
+_GARBAGE_OF_NVDEC = 60  # the same, before the cores are asked instead
 _GARBAGE = 200  # packets in a row that give no picture before the connection is given up
 _MOST_PIXELS = 8192 * 8192
+_NOBODY_THERE = (ConnectionError, TimeoutError, FileNotFoundError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +62,25 @@ class LiveSource(Closing):
     another size than the first, or than `size` if given, are scaled to it, between bars if their shape is another, and
     counted in `layout`. If the spec asks for sound, `Sound`s come in between, as the source sends them. Errors name the
     address without secrets.
+
+    With `decoding`, NVDEC decodes into GPU memory while that says so. A stream that NVDEC refuses is opened on the
+    cores at once; an NVDEC that fails on the way ends the connection, and the next one with the same `decoding` is the
+    cores'.
     """
 
     def __init__(
-        self, spec: LiveSpec, *, tally: Tally, size: Size | None = None, clock: Clock = SYSTEM
+        self,
+        spec: LiveSpec,
+        *,
+        tally: Tally,
+        size: Size | None = None,
+        clock: Clock = SYSTEM,
+        decoding: LiveDecoding | None = None,
     ) -> None:
         self._spec = spec
         self._tally = tally
         self._clock = clock
+        self._decoding = LiveDecoding() if decoding is None else decoding
         self._index = self._layout = 0
         self._shape: tuple[int, int, int] | None = None  # width, height and rotation of the last picture
         self.size = size
@@ -92,18 +108,33 @@ class LiveSource(Closing):
         return rate if 0.1 <= rate <= 240 else 25.0
 
     def _open(self) -> av.container.InputContainer:
-        spec = self._spec
-        name, format_name, options = _target(spec)
+        refused: Exception | None = None
+        if self._decoding.memory is not None:
+            try:
+                return self._opened(hardware.on_gpu())
+            except (*_NOBODY_THERE, av.error.ExitError) as error:
+                raise self._lost("cannot be opened", error) from None
+            except (av.error.FFmpegError, OSError, ValueError, RuntimeError) as error:
+                refused = error  # NVDEC's word or the source's: the cores will tell
         try:
-            return av.open(
-                name,
-                format=format_name,
-                options=options,
-                timeout=(spec.open_s, spec.read_s),
-                metadata_errors="replace",
-            )
+            container = self._opened(None)
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise self._lost("cannot be opened", error) from None  # the cause holds the address
+        if refused is not None:
+            self._decoding.give_up(without_secrets(hardware.words(refused), self._spec.url))
+        return container
+
+    def _opened(self, hwaccel: HWAccel | None) -> av.container.InputContainer:
+        spec = self._spec
+        name, format_name, options = _target(spec)
+        return av.open(
+            name,
+            format=format_name,
+            options=options,
+            timeout=(spec.open_s, spec.read_s),
+            metadata_errors="replace",
+            hwaccel=hwaccel,
+        )
 
     def _lost(self, what: str, error: Exception) -> InputError:
         reason = getattr(error, "strerror", None) or str(error)
@@ -115,6 +146,7 @@ class LiveSource(Closing):
         context = self._stream.codec_context
         if context is None:
             raise InputError(f"sends video in a codec that is not known here: {self._spec.shown}")
+        self._context = context
         context.thread_type = "SLICE"  # threads by frame hold pictures back
         context.flags |= Flags.low_delay
         if context.name == "h264" and context.reorder_depth == 0:
@@ -184,6 +216,9 @@ class LiveSource(Closing):
                 continue
             pictures = self._decode(packet)
             fruitless = 0 if pictures else fruitless + 1
+            if self._decoding.memory is not None and fruitless > _GARBAGE_OF_NVDEC:
+                self._decoding.give_up("it decodes nothing")
+                raise InputError(f"NVDEC decodes nothing of what it sends: {self._spec.shown}")
             if fruitless > _GARBAGE:
                 raise InputError(f"what it sends cannot be decoded: {self._spec.shown}")
             for picture in pictures:
@@ -192,8 +227,13 @@ class LiveSource(Closing):
     def _decode(self, packet: av.Packet) -> list[av.VideoFrame]:
         try:
             with self._tally.stage("decode"):
-                return packet.decode()
-        except av.error.FFmpegError:
+                return self._context.decode(packet)
+        except av.error.FFmpegError as error:
+            if self._decoding.memory is not None and not isinstance(error, av.error.InvalidDataError):
+                self._decoding.give_up(error)
+                raise InputError(
+                    f"NVDEC failed on the way ({hardware.words(error)}): {self._spec.shown}"
+                ) from error
             self._tally.events["damaged packets"] += 1
             return []
 
@@ -207,7 +247,7 @@ class LiveSource(Closing):
             self._tally.events["time stamps missing"] += 1
         pts = round((picture.pts or 0) * base / _TICKS)
         with self._tally.stage("copy"):
-            frame = frame_from_picture(picture, Timing(self._index, pts, _TICKS), self.size)
+            frame = self._own(picture, Timing(self._index, pts, _TICKS))
         shape = (picture.width, picture.height, picture.rotation)
         if self._shape is not None and shape != self._shape:
             self._layout += 1
@@ -216,6 +256,16 @@ class LiveSource(Closing):
         self.size = frame.size
         self._index += 1
         return replace(frame, layout=self._layout) if self._layout else frame
+
+    def _own(self, picture: av.VideoFrame, timing: Timing) -> Frame:
+        memory = self._decoding.memory
+        if memory is None or not hardware.suits(picture, self.size):
+            return frame_from_picture(picture, timing, self.size)
+        try:
+            return hardware.frame_on_gpu(picture, timing, memory)
+        except DeviceError as error:
+            self._decoding.give_up(error)
+            raise
 
 
 def _target(spec: LiveSpec) -> tuple[str, str | None, dict[str, str]]:
