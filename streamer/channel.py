@@ -74,6 +74,11 @@ class Channel(Generic[T]):
             self._items.clear()
             self._changed.notify_all()
 
+    @property
+    def closed(self) -> bool:
+        """Whether the consumer has gone."""
+        return self._closed
+
     def __len__(self) -> int:
         return len(self._items)
 

@@ -91,8 +91,8 @@ class LiveStream:
         self._clock = studio.clock
         self._sound = SoundTrack(self._clock)
         self._timeline = Timeline()
-        late_s = settings.late_ms / 1000
-        self._pacer = Pacer(late_s, late_s + settings.delay_ms / 1000)
+        self._pacer = Pacer(settings.late_ms / 1000, 0.0)
+        self._set_limit(settings)
         self._done: Channel[Redacted] = Channel(1)
         ends = LiveSpec(settings.source).kind == "file" and not settings.loop
         self.supervisor = Supervisor(
@@ -146,7 +146,12 @@ class LiveStream:
     def change(self, settings: StreamSettings, zones: Zones) -> None:
         """Other masks from now on (style, classes, zones, delay), with a fresh tracker on the same connection."""
         self.settings, self._zones = settings, zones
+        self._set_limit(settings)
         self.supervisor.renew()
+
+    def _set_limit(self, settings: StreamSettings) -> None:
+        self._pacer.limit_s = (settings.late_ms + settings.delay_ms) / 1000
+        self._pacer.looks_ahead = settings.delay_ms > 0
 
     def _means(self) -> Means:
         settings = self.settings.apply_to(self._studio.settings)
@@ -204,7 +209,7 @@ class LiveStream:
             now_s = self._clock.now()
             came_s = self._timeline.arrival_s(item.frame.pts)
             age_s = now_s - came_s if came_s is not None else float("inf")
-            pts = self._pacer.admit(item.frame.pts, age_s=age_s, now_s=now_s)
+            pts = self._pacer.admit(item.frame.pts, age_s=age_s, now_s=now_s, index=item.frame.index)
             if pts is not None:
                 return item, pts
             self.tally.events["frames late"] += 1

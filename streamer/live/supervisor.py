@@ -95,6 +95,7 @@ class Supervisor:
                 if line is None:
                     self._wait(1.0)
                     continue
+                self._renew = False  # before whoever takes the session reads the settings: a change after that begins anew
                 yield self._frames(line)
                 if line.over is not None:
                     self._hang_up(line)
@@ -127,12 +128,13 @@ class Supervisor:
                 if at is not None and self._line is not None and self._line.channel is channel:
                     self._hear(frame, at)
                 continue
+            if channel.closed:
+                return  # it hung and was left behind: it must not move the time line of those after it
             pts = self._timeline.stamp(frame.time_s, at_s=self._clock.now())
             self._tally.events["frames in"] += 1
             yield replace(frame, pts=pts)
 
     def _frames(self, line: _Line) -> Iterator[Frame]:
-        self._renew = False
         if line.waiting is not None:
             first, line.waiting = line.waiting, None
             yield self._taken(line, first)

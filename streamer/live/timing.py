@@ -108,14 +108,19 @@ class Pacer:
     The output never waits longer than `patience_s` for a picture. A picture that is older than `limit_s` when it is
     ready is dropped: its masks were made for a moment that is over. Time never goes back: pictures that come
     after a covered one took their place are moved behind it, and move back to their own time little by little.
+    With look-ahead a picture leaves when a later one has come: at one picture a second that is a second later,
+    so the limit grows by the source's own step, which is known where no picture was dropped on the way.
     """
 
     patience_s: float
     limit_s: float  # age since decoding at which a picture is too old to leave
+    looks_ahead: bool = False
     interval_s: float = 1 / 25
     last_pts: int | None = None
     _shift: int = 0  # ticks that pictures are late on the output's time line
     _source_pts: int | None = None
+    _index: int | None = None
+    _own_s: float = 0.0  # the source's last step between two pictures that follow each other
     _steps: int = 0
     _last_at_s: float = 0.0
     _standing_in: bool = False
@@ -136,21 +141,40 @@ class Pacer:
         patience = self.interval_s if self._standing_in else max(self.patience_s, 2 * self.interval_s)
         return max(0.0, self._last_at_s + patience - now_s)
 
-    def admit(self, pts: int, *, age_s: float, now_s: float) -> int | None:
-        """The pts with which a picture may leave now; None if it is too old."""
-        if age_s > self.limit_s:
+    def admit(self, pts: int, *, age_s: float, now_s: float, index: int | None = None) -> int | None:
+        """The pts with which a picture may leave now; None if it is too old. `index` counts the source's pictures."""
+        step = self._learn(pts, index)
+        if age_s > self.limit_s + (self._own_s if self.looks_ahead else 0.0):
             return None
-        step = 0 if self._source_pts is None else pts - self._source_pts
         if 0 < step < 5 * TICKS and not self._standing_in:
-            share = 0.1 if self._steps else 1.0
-            self._steps += 1
-            self.interval_s += share * (min(max(step / TICKS, 1 / 120), 2.0) - self.interval_s)
             self._shift -= min(self._shift, step // 50)
         if self.last_pts is not None:
             self._shift = max(self._shift, self.last_pts + 1 - pts)
-        self._source_pts, self.last_pts = pts, pts + self._shift
+        self.last_pts = pts + self._shift
         self._last_at_s, self._standing_in = now_s, False
         return self.last_pts
+
+    def _learn(self, pts: int, index: int | None) -> int:
+        """Follow the source's interval; its step to this picture, in ticks.
+
+        A step in which covered pictures stood in counts only if the source is as slow itself, twice in a row: what was
+        lost or late once is no interval, what comes once a second is.
+        """
+        step = 0 if self._source_pts is None else pts - self._source_pts
+        follows = index is not None and self._index is not None and index == self._index + 1
+        self._source_pts, self._index = pts, index
+        if not 0 < step < 5 * TICKS:
+            return step
+        step_s = min(max(step / TICKS, 1 / 120), 2.0)
+        before_s, self._own_s = self._own_s, step_s if follows else 0.0
+        if self._standing_in:
+            if min(before_s, self._own_s) > 4 * self.interval_s:
+                self.interval_s = min(before_s, self._own_s)
+            return step
+        share = 0.1 if self._steps else 1.0
+        self._steps += 1
+        self.interval_s += share * (step_s - self.interval_s)
+        return step
 
     def stand_in(self, *, now_s: float) -> int:
         """The pts of the covered picture that leaves now."""

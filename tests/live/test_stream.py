@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,55 @@ def test_new_settings_begin_a_session_without_a_gap() -> None:
     judge.verdict()
     assert stream.tally.events["sessions"] == before + 1
     assert stream.supervisor.reconnects == 0
+
+
+def test_a_longer_delay_on_a_running_stream_is_waited_for_and_a_shorter_one_limits_again() -> None:
+    stream, judge = watched(cameras([frames]))
+    stream.start()
+    _wait(lambda: judge.masked > 20)
+    stream.change(stream.settings.model_copy(update={"delay_ms": 600}), stream._zones)
+    masked = judge.masked
+    _wait(lambda: judge.masked > masked + 60)
+    late = stream.tally.events["frames late"]
+    stream.change(stream.settings.model_copy(update={"delay_ms": 0}), stream._zones)
+    assert stream._pacer.limit_s == pytest.approx(stream.settings.late_ms / 1000)
+    stream.stop(wait_s=10)
+    judge.verdict()
+    assert late <= 2
+
+
+@pytest.mark.parametrize("delay_ms", [0, 300])
+def test_one_picture_a_second_is_shown_and_not_covered(
+    delay_ms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervising, "STALL_S", 10.0)
+    stream, judge = watched(
+        cameras([lambda: frames(rate=1)]), delay_ms=delay_ms, late_ms=500, mask_age_ms=2500
+    )
+    run_until(stream, lambda: stream.tally.events["frames in"] >= 9)
+    judge.verdict()
+    assert judge.masked >= 5
+    assert all(after - before < 1.5 for before, after in pairwise(judge.masked_s[-4:]))
+    last_covered = stream.tally.events["covered: no picture in time"]
+    assert last_covered < 90, "covered pictures stood in although the source is as slow as ever"
+
+
+def test_a_change_between_reading_the_settings_and_the_first_picture_is_not_lost() -> None:
+    stream, judge = watched(cameras([frames]))
+    changed = stream.settings.model_copy(update={"style": "solid"})
+    read, styles = stream._means, []
+
+    def means() -> Any:
+        found = read()
+        styles.append(stream.settings.style)
+        if len(styles) == 1:
+            stream.change(changed, stream._zones)
+        return found
+
+    stream._means = means  # type: ignore[method-assign]
+    run_until(stream, lambda: judge.pictures > 10)
+    judge.verdict()
+    assert styles[-1] == "solid"
 
 
 def test_the_egress_refuses_and_counts_what_holds_no_receipt() -> None:

@@ -101,3 +101,29 @@ def test_a_slow_camera_is_waited_for() -> None:
         if n > 1:
             assert pacer.wait_s(at_s) == pytest.approx(1.0)  # a second late, and still not overdue
         assert pacer.admit(n * TICKS, age_s=0.05, now_s=at_s) == n * TICKS
+
+
+@pytest.mark.parametrize("step_s", [0.7, 1.0, 2.0])
+@pytest.mark.parametrize("ahead_s", [0.0, 0.3])
+def test_a_slow_camera_is_recognised_though_covered_pictures_stood_in(step_s: float, ahead_s: float) -> None:
+    """With look-ahead a picture leaves when the next one comes: that does not make it too old."""
+    pacer = Pacer(0.5, 0.5 + ahead_s, looks_ahead=ahead_s > 0)
+    waits_s = step_s if ahead_s else 0.0
+    stood_in = []
+    for n in range(10):
+        due_s = n * step_s + waits_s
+        while (
+            wait_s := pacer.wait_s(at_s := max(pacer._last_at_s, 0.0))
+        ) is not None and at_s + wait_s < due_s:
+            stood_in.append(n)
+            pacer.stand_in(now_s=at_s + wait_s)
+        left = pacer.admit(round(n * step_s * TICKS), age_s=waits_s + 0.05, now_s=due_s, index=n)
+        assert left is not None or n < 2
+    assert max(stood_in, default=0) <= 3, stood_in
+
+
+def test_pictures_that_are_far_apart_since_others_were_dropped_do_not_loosen_the_limit() -> None:
+    pacer = Pacer(0.5, 0.8, looks_ahead=True)
+    for n in range(20):
+        left = pacer.admit(n * TICKS, age_s=1.3, now_s=n + 1.3, index=25 * n)
+        assert left is None
