@@ -95,7 +95,7 @@ class Supervisor:
                 if line is None:
                     self._wait(1.0)
                     continue
-                self._renew = False  # before whoever takes the session reads the settings: a change after that begins anew
+                self._renew = False  # before the settings are read: a change after that begins anew
                 yield self._frames(line)
                 if line.over is not None:
                     self._hang_up(line)

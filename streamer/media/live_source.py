@@ -29,6 +29,8 @@ _GARBAGE_OF_NVDEC = 60  # the same, before the cores are asked instead
 _GARBAGE = 200  # packets in a row that give no picture before the connection is given up
 _MOST_PIXELS = 8192 * 8192
 _NOBODY_THERE = (ConnectionError, TimeoutError, FileNotFoundError)
+_GAP_S = 10.0  # a longer step is no pause but another time line
+_LATE_S = 1.0  # behind which the time at which pictures are due begins anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +166,34 @@ class LiveSource(Closing):
     def __iter__(self) -> Iterator[Frame | Sound]:
         if self._spec.kind == "file":
             yield from self._paced()
+        elif self._in_pieces:
+            yield from self._spread()
         else:
             yield from self._frames()
+
+    @property
+    def _in_pieces(self) -> bool:
+        """Whether pictures come as fast as they can be fetched: HLS by the segment, and files over HTTP."""
+        web = self._spec.url.lower().startswith("http")
+        return web and (
+            self._container.format.name in ("hls", "dash") or self._container.duration is not None
+        )
+
+    def _spread(self) -> Iterator[Frame | Sound]:
+        """Pictures when they are due: as newest wins, most of a segment that comes at once would be dropped.
+
+        What is late is not hurried: the pictures after it would be used up before the next segment comes.
+        """
+        begun_s: float | None = None
+        last_s = 0.0
+        for frame in self._frames():
+            if not isinstance(frame, Sound):
+                now_s, step_s = self._clock.now(), frame.time_s - last_s
+                if begun_s is None or not 0 <= step_s < _GAP_S or now_s - begun_s - frame.time_s > _LATE_S:
+                    begun_s = now_s - frame.time_s
+                last_s = frame.time_s
+                self._clock.sleep(max(0.0, begun_s + frame.time_s - now_s))
+            yield frame
 
     def _paced(self) -> Iterator[Frame | Sound]:
         """A file's frames when they are due; from the start again at its end if it loops."""

@@ -4,6 +4,11 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from fractions import Fraction
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from streamer import detection
+from streamer.clock import Clock
 from streamer.detection import Detections, Label
 from streamer.errors import InputError
 from streamer.frame import Frame, Size
@@ -22,6 +28,7 @@ from streamer.proof.scene import SIZE, Judge, ScriptedDetector, run_until, studi
 from streamer.tally import Tally
 from tests import rtsp
 from tests.conftest import need
+from tests.fakes import noise_frame
 
 LOGIN = ("operator", "p:ss/w@rd")
 
@@ -264,6 +271,63 @@ def test_a_file_that_is_missing_is_said_at_once() -> None:
 def test_a_webcam_that_is_missing_is_said_at_once() -> None:
     with pytest.raises(InputError, match="cannot be opened"):
         LiveSource(LiveSpec("97"), tally=Tally())
+
+
+@contextmanager
+def over_http(folder: Path) -> Iterator[str]:
+    """A web server that hands out the files of a folder."""
+    handler = partial(Quiet, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+@pytest.mark.parametrize("kind", ["hls", "mp4"])
+def test_what_comes_as_fast_as_it_can_be_fetched_is_played_at_its_own_pace(kind: str, tmp_path: Path) -> None:
+    """HLS comes by the segment: newest wins would drop nearly all of each, and cover until the next."""
+    name = "clip.m3u8" if kind == "hls" else "clip.mp4"
+    write_clip(tmp_path / name, seconds=6, format_name=kind)
+    with over_http(tmp_path) as url:
+        stream, judge = protected(f"{url}/{name}")
+        run_until(stream, lambda: stream.supervisor.reconnects > 0, 60)
+    judge.verdict()
+    assert stream.tally.events["frames in"] >= 120  # the first second is what the stream is recognised by
+    assert stream.supervisor.dropped < 15
+    assert judge.masked > 100
+    assert stream.tally.events["covered: no picture in time"] == 0
+
+
+def test_pieces_whose_time_jumps_are_not_waited_for() -> None:
+    class Pieces(LiveSource):
+        def __init__(self, times: list[float]) -> None:
+            self.now_s, self.times = 100.0, times
+            self._clock = Clock(lambda: self.now_s, self.sleep)
+
+        def sleep(self, seconds: float) -> None:
+            self.now_s += seconds
+
+        def _frames(self) -> Iterator[Frame]:
+            for index, time_s in enumerate(self.times):
+                frame = noise_frame(index, Size(16, 16))
+                yield replace(frame, pts=round(time_s * 90_000), time_base=Fraction(1, 90_000))
+
+    times = [n / 10 for n in range(20)] + [5000 + n / 10 for n in range(20)] + [n / 10 for n in range(20)]
+    source = Pieces(times)
+    came = [source.now_s for _ in source._spread()]
+    assert came[-1] - came[0] == pytest.approx(5.7, abs=0.2)
+    late = Pieces([n / 10 for n in range(40)])
+    for place, _ in enumerate(late._spread()):
+        if place == 19:
+            late.now_s += 4  # a segment that came late
+    assert late.now_s == pytest.approx(100 + 1.9 + 4 + 1.9, abs=0.2)
 
 
 def _free_udp_port() -> int:
