@@ -53,7 +53,8 @@ class Fleet:
         return self._running.get(name)
 
     def put(self, name: str, settings: StreamSettings) -> None:
-        """Add a stream, or change one: masks change on the running connection, anything else begins it anew.
+        """Add a stream, or change one: masks change on the running connection, anything else begins it anew, also
+        one that has ended or failed.
 
         Raises ConfigError or OutputError; then nothing has changed, except that a stream begun anew is stopped.
         """
@@ -61,7 +62,10 @@ class Fleet:
         zones = self._zones_of(name, settings)
         with self._turns:
             running = self._running.get(name)
-            if running is not None and settings.enabled and _differs_lightly(running.settings, settings):
+            lightly = (
+                running is not None and not running.over and _differs_lightly(running.settings, settings)
+            )
+            if running is not None and settings.enabled and lightly:
                 running.change(settings, zones)
             else:
                 self._stop(name)

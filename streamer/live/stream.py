@@ -36,6 +36,7 @@ from streamer.tally import Tally
 from streamer.zones import Zones
 
 _REMEMBERED = 256  # results for whoever follows the objects of a stream
+_SIDE_AGAIN_S = 2.0  # after the second encoder failed, until it is opened again
 _FIRST_S = 2.0  # after the first picture came, until a covered one is sent although none is ready
 
 
@@ -101,6 +102,7 @@ class LiveStream:
         )  # fmt: skip
         self._workers: list[Worker] = []
         self._stopping = False
+        self._side_again_s = float("-inf")
 
     def start(self) -> None:
         """Connect and begin."""
@@ -126,6 +128,11 @@ class LiveStream:
     def failure(self) -> BaseException | None:
         """What ended a thread of the stream that should go on."""
         return next((worker.error for worker in self._workers if worker.error is not None), None)
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, by itself or because it was stopped: it never starts again."""
+        return self._stopping or self.egress.closed or self.state in ("ended", "failed")
 
     @property
     def state(self) -> str:
@@ -248,9 +255,8 @@ class LiveStream:
                 )
             with self.tally.stage("encode"):
                 packets = self.encoder.encode(item, pts)
-        except StreamerError as error:
-            self.tally.events["encoder failures"] += 1
-            self.meter.problem = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing of the picture has left
+            self._encoder_failed(error)
             self.encoder = None
             return
         with self.tally.stage("send"):
@@ -258,6 +264,10 @@ class LiveStream:
                 self._hand_out(packet)
         self._serve_side(item, pts)
         self._note(item)
+
+    def _encoder_failed(self, error: Exception) -> None:
+        self.tally.events["encoder failures"] += 1
+        self.meter.problem = str(error) if isinstance(error, StreamerError) else type(error).__name__
 
     def _sound_until(self, pts: int, item: Redacted) -> list[Encoded]:
         """The sound that leaves with that picture."""
@@ -273,18 +283,21 @@ class LiveStream:
 
     def _hand_out(self, packet: Encoded) -> None:
         self.egress.send(packet)
-        for name in self.egress.failed.keys() - self.meter.failed_outlets:
+        for name in set(self.egress.failed) - self.meter.failed_outlets:
             self.meter.failed_outlets.add(name)
             self.tally.events["outlets failed"] += 1
 
     def _serve_side(self, item: Redacted, pts: int) -> None:
-        if self.side_encoder is None and self.wants_side():
-            self.side_encoder = SideEncoder(
-                EncoderSpec(item.frame.size, 1 / self._pacer.interval_s, "vp8"), self.egress
-            )
-        elif self.side_encoder is not None and not self.wants_side():
-            self.side_encoder.close()
+        side = self.side_encoder
+        if side is not None and (side.error is not None or not self.wants_side()):
+            if side.error is not None:
+                self._encoder_failed(side.error)
+                self._side_again_s = self._clock.now() + _SIDE_AGAIN_S
+            side.close()
             self.side_encoder = None
+        if self.side_encoder is None and self.wants_side() and self._clock.now() >= self._side_again_s:
+            spec = EncoderSpec(item.frame.size, 1 / self._pacer.interval_s, "vp8")
+            self.side_encoder = SideEncoder(spec, self.egress)
         if self.side_encoder is not None:
             self.side_encoder.send(item, pts)
 
@@ -304,17 +317,28 @@ class LiveStream:
 
 
 class SideEncoder:
-    """A second encode, in VP8 on a thread of its own, for viewers that cannot H.264. Newest picture wins."""
+    """A second encode, in VP8 on a thread of its own, for viewers that cannot H.264. Newest picture wins.
+
+    What it fails of stands in `error` and hurts nobody else.
+    """
 
     def __init__(self, spec: EncoderSpec, egress: Egress) -> None:
-        self._encoder = LiveEncoder(spec)
+        self._spec = spec
+        self._encoder: LiveEncoder | None = None
         self._egress = egress
         self._channel: Channel[tuple[Redacted, int]] = Channel(1, lossy=True)
         self._worker = Worker(self._run, name="vp8")
 
+    @property
+    def error(self) -> Exception | None:
+        """What ended it."""
+        error = self._worker.error
+        return error if isinstance(error, Exception) else None
+
     def want_key(self) -> None:
         """Make a key picture soon."""
-        self._encoder.want_key()
+        if self._encoder is not None:  # the first picture is one
+            self._encoder.want_key()
 
     def send(self, item: Redacted, pts: int) -> None:
         """Encode this picture when there is time."""
@@ -327,6 +351,7 @@ class SideEncoder:
         self._worker.join(2.0)
 
     def _run(self) -> None:
+        self._encoder = encoder = LiveEncoder(self._spec)
         while True:
-            for packet in self._encoder.encode(*self._channel.get()):
+            for packet in encoder.encode(*self._channel.get()):
                 self._egress.send(packet)

@@ -71,6 +71,7 @@ class Egress:
     def __init__(self) -> None:
         self.without_receipt = 0
         self.passed = 0
+        self.closed = False
         self.failed: dict[str, str] = {}
         self._outlets: tuple[Outlet, ...] = ()
 
@@ -100,6 +101,7 @@ class Egress:
 
     def close(self) -> None:
         """Finish every outlet."""
+        self.closed = True
         outlets, self._outlets = self._outlets, ()
         for outlet in outlets:
             try:

@@ -7,6 +7,7 @@ start puts it under its name.
 """
 
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -143,7 +144,10 @@ class Recorder:
 
 def recover(folder: Path, stream: str) -> int:
     """Put the segments that a crash left unfinished under their names; how many there were."""
-    return sum(_put_under_name(part) for part in sorted(folder.glob(f"{stream}-*.mp4.part")))
+    ours = re.compile(
+        rf"{re.escape(stream)}-\d{{8}}-\d{{6}}-\d{{3}}\.mp4\.part"
+    )  # not those of NAME-2, which may run
+    return sum(_put_under_name(part) for part in sorted(folder.iterdir()) if ours.fullmatch(part.name))
 
 
 def _put_under_name(part: Path) -> bool:

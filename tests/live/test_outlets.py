@@ -80,6 +80,13 @@ def test_what_a_crash_leaves_is_playable_and_recovered(tmp_path: Path) -> None:
     assert leaks == 0
 
 
+def test_what_another_stream_is_writing_is_not_recovered(tmp_path: Path) -> None:
+    running = tmp_path / "camera-2-20260101-120000-000.mp4.part"
+    running.write_bytes(b"being written")
+    assert recover(tmp_path, "camera") == 0
+    assert running.exists()
+
+
 def test_a_disk_that_fills_up_costs_the_recording_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,10 +12,12 @@ import pytest
 
 from streamer.errors import InputError
 from streamer.frame import Frame, Size
+from streamer.live import stream as streaming
 from streamer.live import supervisor as supervising
 from streamer.live import timing
 from streamer.live.stream import LiveStream
 from streamer.media.egress import H264, Egress, Encoded, PacketQueue
+from streamer.media.live_encoder import LiveEncoder
 from streamer.proof.scene import (
     FACE,
     Judge,
@@ -263,6 +265,28 @@ def test_a_change_between_reading_the_settings_and_the_first_picture_is_not_lost
     run_until(stream, lambda: judge.pictures > 10)
     judge.verdict()
     assert styles[-1] == "solid"
+
+
+@pytest.mark.parametrize("codec", ["h264", "vp8"])
+def test_an_encoder_that_fails_in_its_own_words_ends_no_thread(
+    codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, failed = LiveEncoder.encode, []
+
+    def fails(self: LiveEncoder, item: Any, pts: int) -> list[Encoded]:
+        if self.spec.codec == codec and len(failed) < 3:
+            failed.append(pts)
+            raise MemoryError("of the encoder's library")
+        return encode(self, item, pts)
+
+    monkeypatch.setattr(LiveEncoder, "encode", fails)
+    monkeypatch.setattr(streaming, "_SIDE_AGAIN_S", 0.1)
+    stream, judge = watched(cameras([frames]))
+    stream.wants_side = lambda: True
+    run_until(stream, lambda: len(failed) == 3 and judge.pictures > 40)
+    judge.verdict()
+    assert stream.tally.events["encoder failures"] >= 1
+    assert stream.failure is None
 
 
 def test_the_egress_refuses_and_counts_what_holds_no_receipt() -> None:

@@ -137,6 +137,16 @@ def test_fifty_viewers_join_and_leave(clip: Path) -> None:
         assert threading.active_count() <= threads + 4  # the loop's own workers
 
 
+def test_a_stream_that_has_ended_begins_anew_when_it_is_put_again(served: Served, clip: Path) -> None:
+    order = {"source": str(clip), "loop": False}
+    served.http.put("/v1/streams/once", json=order)
+    served.wait(lambda: served.http.get("/v1/streams/once").json()["state"] == "ended", 60)
+    first = served.streams.fleet.get("once")
+    assert served.http.put("/v1/streams/once", json={**order, "style": "solid"}).status_code == 200
+    assert served.streams.fleet.get("once") is not first
+    served.http.delete("/v1/streams/once")
+
+
 def test_streams_are_added_changed_and_removed_while_others_run(served: Served, clip: Path) -> None:
     before = served.streams.fleet.get("camera")
     added = served.http.put("/v1/streams/second", json={"source": str(clip), "loop": True})
