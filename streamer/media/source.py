@@ -231,10 +231,20 @@ class FileSource(Closing):
             else:
                 self._tally.events["sound out of time"] += 1
         yield from self._frames_of(self._decode(None))
+        self._note_what_is_cut_off()
         if self._timeline.joins:
             self._tally.note(f"time begins again {self._timeline.joins} times in it: it goes on instead")
         if self._cutter is not None:
             self._cutter.end()
+
+    def _note_what_is_cut_off(self) -> None:
+        """FFmpeg ends without an error where the file does, though its index goes on."""
+        size = self.path.stat().st_size
+        entries = self.stream.index_entries
+        lost = sum(entry.pos + entry.size > size for entry in entries)
+        if lost:
+            self._tally.note(f"the file is cut off: {lost} of {len(entries)} pictures are not in it")
+            self._tally.events["read errors"] += 1
 
     def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
         try:

@@ -71,6 +71,25 @@ def test_sound_before_the_first_picture_does_not_fill_the_memory(
         FileSource(path, tally=Tally(), audio=False)
 
 
+def test_a_file_that_is_cut_off_behind_its_index_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with (
+        av.open(str(clips.make(tmp_path / "whole.mp4"))) as whole,
+        av.open(str(path), "w", options={"movflags": "faststart"}) as file,
+    ):
+        stream = file.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                file.mux(packet)
+    tally = Tally()
+    frames_of(path, tally)
+    assert not tally.notes
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    assert 0 < len(frames_of(path, tally)) < 30
+    assert any("cut off" in note and "of 30 pictures" in note for note in tally.notes)
+
+
 def test_a_text_that_names_other_files_is_no_video(tmp_path: Path) -> None:
     clips.make(tmp_path / "other.mp4")
     (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile other.mp4\n")
