@@ -105,7 +105,8 @@ class PycudaDriver:
 
     def allocate(self, size: int) -> int:
         """Memory that stays until `free`."""
-        memory = self._cuda.mem_alloc(size)
+        with _translated(self._cuda):  # here already: the caller may make room and try again
+            memory = self._cuda.mem_alloc(size)
         self._memory[int(memory)] = memory
         return int(memory)
 

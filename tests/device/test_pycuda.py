@@ -16,6 +16,7 @@ from streamer.device import cuda_driver, cuda_layout, cuda_probe
 from streamer.device.base import letterbox
 from streamer.device.cpu import CpuDevice
 from streamer.device.cuda import CudaDevice
+from streamer.device.cuda_memory import Pool
 from streamer.errors import DeviceError
 from streamer.frame import Size
 from streamer.masking import whole
@@ -209,3 +210,22 @@ def test_its_errors_are_ours(cuda, monkeypatch) -> None:
     with pytest.raises(DeviceError, match="out of memory"):
         device.own(noise(Size(320, 200)).luma)
     assert cuda.stack == []
+
+
+def test_idle_memory_makes_room_on_a_real_driver_too(cuda, monkeypatch) -> None:
+    driver = cuda_driver.PycudaDriver()
+    pool, allocate, full = Pool(driver), cuda.mem_alloc, []
+    with driver.current():
+        pool.take(1000)
+
+    def full_once(size: int) -> Any:
+        if not full:
+            full.append(size)
+            raise cuda.MemoryError("cuMemAlloc failed: out of memory")
+        return allocate(size)
+
+    monkeypatch.setattr(cuda, "mem_alloc", full_once)
+    with driver.current():
+        held = pool.take(2000)
+    assert full == [held.size]
+    assert not pool.idle()
