@@ -107,9 +107,7 @@ class OnnxSession:
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3
-        options.enable_mem_pattern = (
-            False  # a plan of all activations for each size: 12 MiB and no time saved
-        )
+        options.enable_mem_pattern = False  # a plan for each size would take 12 MiB and save no time
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(

@@ -13,9 +13,7 @@ from streamer.errors import DeviceError
 
 MOST_VIEWS = 16  # in one run of a network: engines are built for as many
 _SPARE = 32  # blocks of one size that are kept for the next use
-IDLE_TAKES = (
-    4096  # blocks taken since one of this size was, after which those that are kept go: some 10 s of a stream
-)
+IDLE_TAKES = 4096  # blocks of other sizes taken meanwhile after which kept ones go: some 10 s of a stream
 
 
 class Memory:
@@ -93,11 +91,10 @@ class Pool:
         """Free what is kept of these sizes; how many blocks that were."""
         freed = 0
         for size in sizes:
+            self._used.pop(size, None)
             self._spare_host.get(size, []).clear()
             blocks = self._spare.get(size, [])
-            with contextlib.suppress(
-                IndexError
-            ):  # another thread may take some meanwhile: each has one taker
+            with contextlib.suppress(IndexError):  # another thread may take some meanwhile
                 while True:
                     self.driver.free(blocks.pop())
                     freed += 1

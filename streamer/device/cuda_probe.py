@@ -5,9 +5,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-_SAID = Path(
-    "/proc/driver/nvidia/version"
-)  # "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.95.05  Tue ..."
+# "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.95.05  Tue ..."
+_SAID = Path("/proc/driver/nvidia/version")
 _NEEDED = 13000  # CUDA version of the driver that our kernels are built for, as the driver counts: 13.0
 
 

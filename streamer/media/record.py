@@ -144,9 +144,8 @@ class Recorder:
 
 def recover(folder: Path, stream: str) -> int:
     """Put the segments that a crash left unfinished under their names; how many there were."""
-    ours = re.compile(
-        rf"{re.escape(stream)}-\d{{8}}-\d{{6}}-\d{{3}}\.mp4\.part"
-    )  # not those of NAME-2, which may run
+    when = r"-\d{8}-\d{6}-\d{3}\.mp4\.part"  # all of it: NAME-2 may be running
+    ours = re.compile(re.escape(stream) + when)
     return sum(_put_under_name(part) for part in sorted(folder.iterdir()) if ours.fullmatch(part.name))
 
 

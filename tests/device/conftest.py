@@ -1,6 +1,7 @@
 """Frames, and CUDA devices whose kernels run here: see shim_driver."""
 
 import os
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from streamer.device.cuda import CudaDevice
+from streamer.device.cuda_memory import DevicePlane
 from streamer.frame import Color, Frame, Size
 from tests.device.shim_driver import ShimDriver, build
 
@@ -53,3 +55,13 @@ def driver(request: pytest.FixtureRequest, shim_library: Path) -> ShimDriver:
 @pytest.fixture
 def gpu(driver: ShimDriver) -> CudaDevice:
     return CudaDevice(driver, no_network)
+
+
+def check_on_gpu(ours: Sequence[Frame], wanted: Sequence[Frame]) -> None:
+    """Whether these are the wanted frames, and lie on the GPU."""
+    assert len(ours) == len(wanted)
+    for frame, reference in zip(ours, wanted, strict=True):
+        assert isinstance(frame.luma, DevicePlane)
+        assert (frame.pts, frame.index, frame.size) == (reference.pts, reference.index, reference.size)
+        assert (np.asarray(frame.luma) == reference.luma).all()
+        assert (np.asarray(frame.chroma) == reference.chroma).all()

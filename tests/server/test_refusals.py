@@ -270,6 +270,15 @@ def test_past_its_bounds_the_server_says_so_and_stays_awake(
     assert asyncio.run(scenario()) == [200] * 4
 
 
+POST = {  # as a server hands it to the application
+    "type": "http",
+    "method": "POST",
+    "path": "/v1/anonymize",
+    "headers": [(b"host", b"127.0.0.1:8080"), (b"content-type", b"application/json")],
+    "query_string": b"",
+}
+
+
 def test_a_client_that_goes_away_is_no_error(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
     messages = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
 
@@ -279,15 +288,7 @@ def test_a_client_that_goes_away_is_no_error(client: TestClient, caplog: pytest.
     async def send(_: Any) -> None:
         pass
 
-    headers = [(b"host", b"127.0.0.1:8080"), (b"content-type", b"application/json")]
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": "/v1/anonymize",
-        "headers": headers,
-        "query_string": b"",
-    }
-    asyncio.run(client.app(scope, receive, send))  # type: ignore[arg-type, func-returns-value]
+    asyncio.run(client.app(dict(POST), receive, send))  # type: ignore[arg-type, func-returns-value]
     assert not caplog.records
 
 
@@ -296,14 +297,6 @@ def test_a_client_that_does_not_read_holds_its_place_for_so_long_only(
 ) -> None:
     app = create_app(ServeSettings(store=tmp_path / "store", body_s=0.5, waiting=0), Keys(), [redactor])
     order = json.dumps({"image": base64.b64encode(jpeg).decode(), "result": "array"}).encode()
-    headers = [(b"host", b"127.0.0.1:8080"), (b"content-type", b"application/json")]
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": "/v1/anonymize",
-        "headers": headers,
-        "query_string": b"",
-    }
 
     async def scenario() -> None:
         full = asyncio.Event()
@@ -317,7 +310,7 @@ def test_a_client_that_does_not_read_holds_its_place_for_so_long_only(
                 full.set()
                 await asyncio.sleep(30)
 
-        silent = asyncio.create_task(app(scope, receive, send))  # type: ignore[arg-type]
+        silent = asyncio.create_task(app(dict(POST), receive, send))  # type: ignore[arg-type]
         await asyncio.wait_for(full.wait(), 10)
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url=LOCAL) as client:
