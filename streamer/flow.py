@@ -22,6 +22,8 @@ _STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 8, 0.03)
 _UNLIKE = 12.0  # grey levels by which a patch may differ from what it was
 _LEAST = 16  # small pixels that it is shown at least
 _GROWTH_MOST = 0.04  # of a box side in one frame
+_COARSER = 4  # times smaller pictures tell how the camera moved
+_AGREED = 0.1  # share of the spectrum that must agree on it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,15 +77,29 @@ def follow_boxes(first: Luma, second: Luma, boxes: Boxes, guess: NDArray[np.floa
     return Seen(shift, ratio, sure, seen[:, 2])
 
 
-def global_shift(first: Luma, second: Luma) -> NDArray[np.float32]:
-    """Shift (2,) of the picture as a whole, in small pixels: the median over a coarse grid of points."""
+def global_shift(first: Luma, second: Luma, near: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Shift (2,) of the picture as a whole, in small pixels: the median over a coarse grid of points, which are looked
+    for at `near` (2,); that where too few are found."""
     height, width = first.shape
     x, y = np.meshgrid(np.linspace(0.1, 0.9, 6) * width, np.linspace(0.1, 0.9, 4) * height)
     points = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
-    end, good, _ = _follow(first, second, points[None], points[None], _LEVELS)
+    end, good, _ = _follow(first, second, points[None], points[None] + near, _LEVELS)
     if good.sum() < 4:
-        return np.zeros(2, np.float32)
+        return near
     return np.asarray(np.median((end[0] - points)[good[0]], axis=0), np.float32)
+
+
+def camera_shift(first: Luma, second: Luma) -> NDArray[np.float32]:
+    """Shift (2,) of the picture as a whole, in small pixels, however far: phase correlation (Kuglin and Hines, 1975)
+    of both pictures at a quarter of their size, so only good to a pixel or two; zero where they do not agree."""
+    shape = max(8, first.shape[1] // _COARSER), max(8, first.shape[0] // _COARSER)
+    small, other = (
+        cv2.resize(p, shape, interpolation=cv2.INTER_AREA).astype(np.float32) for p in (first, second)
+    )
+    (x, y), response = cv2.phaseCorrelate(small, other, cv2.createHanningWindow(shape, cv2.CV_32F))
+    if response < _AGREED:
+        return np.zeros(2, np.float32)
+    return np.array([x * first.shape[1] / shape[0], y * first.shape[0] / shape[1]], np.float32)
 
 
 def _points_in(boxes: Boxes) -> NDArray[np.float32]:

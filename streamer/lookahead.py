@@ -20,6 +20,7 @@ _STRIDE_S = 0.1  # frames this close are followed two at a time; the one between
 _SLOW = 1.5  # small pixels per frame below which boxes are followed so; flow loses what is faster
 _VISIBLE = 0.1  # share of a box that must lie in the picture
 _COVERED = 0.9  # share of a box under another one that makes it needless
+_STRAYED = 0.5  # IoU of a detection and its estimate below which the estimate was elsewhere
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,9 +118,9 @@ class LookAhead(Generic[T]):
         return out
 
     def _carry_back(self) -> None:
-        """Follow the tracks born on the newest frame back through the window."""
+        """Follow the tracks born or found elsewhere on the newest frame back through the window."""
         newest = self._window[-1].tracks
-        born = np.flatnonzero(newest.born)
+        born, until = self._late()
         boxes = newest.boxes[born]
         helped: set[int] = set()
         index, slow = len(self._window) - 1, False
@@ -133,10 +134,31 @@ class LookAhead(Generic[T]):
             moved = geometry.grow(moved, _GROWTH_PER_S * step)
             for between in range(first + 1, index):
                 helped |= self._mask_early(self._window[between], newest, born, _hulls(boxes, moved))
-            inside = _visible(moved, motion.size)
-            born, boxes, index = born[inside], moved[inside], first
+            on = _visible(moved, motion.size) & (until <= first)
+            born, until, boxes, index = born[on], until[on], moved[on], first
             helped |= self._mask_early(self._window[index], newest, born, boxes)
-        self.early_tracks += len(helped)
+        self.early_tracks += int(newest.born[list(helped)].sum())
+
+    def _late(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """The rows of the newest frame that earlier frames need, each with the first moment that does: what is new, and
+        what was not where its track was believed to be (behind a passing lorry, a track leaves with the lorry)."""
+        tracks = self._window[-1].tracks
+        born = np.flatnonzero(tracks.born)
+        strayed = np.flatnonzero((tracks.unseen_s == 0) & ~tracks.born & tracks.drift.any(axis=1))
+        if len(strayed):
+            found = tracks.boxes[strayed]
+            strayed = strayed[_same(found, found - tracks.drift[strayed]) < _STRAYED]
+        unseen = [self._unseen_since(int(tracks.ids[row])) for row in strayed]
+        return np.concatenate([born, strayed]), np.array([0] * len(born) + unseen, np.intp)
+
+    def _unseen_since(self, track_id: int) -> int:
+        """The first moment of the window after that in which the detector last saw a track."""
+        for index in range(len(self._window) - 2, -1, -1):
+            tracks = self._window[index].tracks
+            at = np.flatnonzero(tracks.ids == track_id)
+            if not len(at) or tracks.unseen_s[at[0]] == 0:
+                return index + 1
+        return 0
 
     def _leading_to(self, index: int, *, strides: bool) -> tuple[Motion, int]:
         """A motion that ends on a moment of the window, over two close frames if `strides`, and where it begins."""
@@ -187,6 +209,14 @@ def _hulls(first: Boxes, second: Boxes) -> Boxes:
 
 def _hull(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.concatenate([np.minimum(first[:2], second[:2]), np.maximum(first[2:], second[2:])])
+
+
+def _same(first: Boxes, second: Boxes) -> NDArray[np.float32]:
+    """IoU (n,) of each box with the one in the same row."""
+    low, high = np.maximum(first[:, :2], second[:, :2]), np.minimum(first[:, 2:], second[:, 2:])
+    shared = np.prod(np.maximum(high - low, 0), axis=1)
+    both = geometry.area(first) + geometry.area(second) - shared
+    return np.asarray(shared / np.maximum(both, 1e-6), np.float32)
 
 
 def _visible(boxes: Boxes, size: tuple[float, float]) -> NDArray[np.bool_]:

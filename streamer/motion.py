@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.boxes import Boxes
-from streamer.flow import Flow, Luma, follow_boxes, global_shift
+from streamer.flow import Flow, Luma, camera_shift, follow_boxes, global_shift
 from streamer.frame import Size, Vectors
 
 THUMBNAIL_WIDTH = 480  # long side of the small picture that the estimator likes best, in pixels
 CELL = 8  # side of a cell of `Motion.changed`, in pixels of the small picture
 
 _FAST = 2.0  # small pixels per frame from which a guess is tried
+_CAMERA = 0.3  # share of the picture that changes when the camera moves
 _CHANGE = 10  # grey levels by which a pixel counts as changed: above the noise of cameras and codecs
 _CUT_SIZE = (64, 36)
 _CUT_LIKENESS = 0.45  # correlation below which two pictures do not show the same scene
@@ -49,6 +50,16 @@ class Motion:
     cut: bool = False  # another scene begins with this frame
     changed: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((1, 1), np.bool_))  # (rows, columns)
     novel: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((1, 1), np.bool_))  # and not tracked
+    _camera: list[NDArray[np.float32]] = field(default_factory=list, repr=False)  # once it was asked for
+
+    @property
+    def camera(self) -> NDArray[np.float32]:
+        """Shift (2,) of a fast picture as a whole from the frame before to this one, in small pixels; else zero."""
+        if not self._camera:
+            moves = self.activity > _CAMERA
+            shift = camera_shift(self.before, self.now) if moves else np.zeros(2, np.float32)
+            self._camera.append(shift if np.hypot(*shift) > _FAST else np.zeros(2, np.float32))
+        return self._camera[0]
 
     @property
     def activity(self) -> float:
@@ -72,7 +83,10 @@ class Motion:
     def after(self, earlier: "Motion") -> "Motion":
         """The motion from before `earlier` to now, over the frame between; the decoder's vectors are left out."""
         cut = self.cut or earlier.cut
-        return Motion(earlier.before, self.now, self.scale, None, cut, self.changed, self.novel)
+        changed = (
+            self.changed if self.changed.shape != earlier.changed.shape else self.changed | earlier.changed
+        )
+        return Motion(earlier.before, self.now, self.scale, None, cut, changed, self.novel)
 
     def flow(self, boxes: Boxes, *, back: bool = False, guess: NDArray[np.float32] | None = None) -> Flow:
         """How `boxes` (n, 4) of the frame before moved to this one; `back`: those of this frame, to the one
@@ -90,6 +104,9 @@ class Motion:
         first, second = (self.now, self.before) if back else (self.before, self.now)
         small = boxes * np.float32(self.scale)
         seen = follow_boxes(first, second, small)
+        camera = -self.camera if back else self.camera
+        if camera.any():
+            seen.improve(np.arange(count), follow_boxes(first, second, small, np.tile(camera, (count, 1))))
         rest = ~seen.sure
         if guess is not None:
             ahead = guess * np.float32(self.scale)
@@ -99,11 +116,12 @@ class Motion:
                 rest[fast] = False
         shift = seen.shift / np.float32(self.scale)
         if rest.any():
-            shift[rest] = self._fallback(boxes[rest], first, second, back)
+            whole = global_shift(first, second, camera)
+            shift[rest] = self._vectors_else(whole / np.float32(self.scale), boxes[rest], back)
         return Flow(shift, seen.ratio, seen.sure)
 
-    def _fallback(self, boxes: Boxes, first: Luma, second: Luma, back: bool) -> NDArray[np.float32]:
-        shift = np.tile(global_shift(first, second) / np.float32(self.scale), (len(boxes), 1))
+    def _vectors_else(self, whole: NDArray[np.float32], boxes: Boxes, back: bool) -> NDArray[np.float32]:
+        shift = np.tile(whole, (len(boxes), 1))
         if self.vectors is None or not len(self.vectors.centers):
             return shift
         centers, shifts = self.vectors.centers, self.vectors.shifts

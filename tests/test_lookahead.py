@@ -10,8 +10,8 @@ from streamer.config import TrackPolicy
 from streamer.detection import Label
 from streamer.lookahead import LookAhead
 from streamer.motion import MotionEstimator, still
-from streamer.tracking import Tracker
-from tests.scenes import SCALE, SIZE, covered, detector, scene
+from streamer.tracking import Tracker, Tracks
+from tests.scenes import SCALE, SIZE, covered, detector, scene, texture
 
 THRESHOLDS = {Label.FACE: 0.3, Label.PLATE: 0.3}
 
@@ -86,6 +86,35 @@ def test_a_wrong_estimate_is_put_right_by_the_next_detection():
         np.mean([covered(shown.boxes[one.item], one.boxes).min() for one in each]) for each in (late, now)
     ]
     assert mean[0] >= mean[1]
+
+
+def test_a_track_that_left_with_a_passing_lorry_is_masked_where_it_was_found_again():
+    face, lorry = np.array([[900, 500, 1000, 600]], np.float32), np.array([[960, 640, 1060, 740]], np.float32)
+    picture, one = texture(270, 480, 3), np.ones(1, np.float32)
+
+    def known(boxes, unseen_s, drift):
+        born = np.zeros(1, np.bool_)
+        return Tracks(
+            np.ones(1, np.int64),
+            boxes,
+            np.zeros(1, np.uint8),
+            one,
+            one * unseen_s,
+            0 * one,
+            born,
+            drift,
+            ~born,
+        )
+
+    ahead, estimator = LookAhead(TrackPolicy(look_ahead_s=1)), MotionEstimator()
+    steps = [known(face, 0, 0 * face), known(lorry, 0.04, 0 * face), known(face, 0, face - lorry)]
+    for index, tracks in enumerate(steps):
+        ahead.push(index, tracks, estimator.update(picture, scale=SCALE), at_s=index / 25)
+    first, between, last = ahead.flush()
+    assert [len(ready) for ready in (first, last)] == [1, 1]
+    assert covered(lorry, between.boxes).min() > 0.99
+    assert max(covered(face, box[None]).min() for box in between.boxes) > 0.95  # by one
+    assert ahead.early_tracks == 0  # it was known before
 
 
 @pytest.mark.parametrize("step", [0.04, 0.0, -0.04, 1e-9])

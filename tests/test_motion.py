@@ -54,6 +54,13 @@ def test_boxes_follow_the_camera(name):
     assert off_in_sides(boxes, true) < 0.15
 
 
+@pytest.mark.parametrize("back", [False, True], ids=["forward", "backward"])
+def test_boxes_follow_a_whip_pan_that_flow_alone_loses(back):
+    crowd = [lambda t, k=k: (1300 + 70 * k, 300 + 40 * (k % 7), 60) for k in range(12)]
+    boxes, true = follow(scene(crowd, 0.16, camera=lambda t: (1000 - 4800 * t, 0, 1.0)), back=back)
+    assert off_in_sides(boxes, true) < 0.15
+
+
 def test_vectors_move_what_the_picture_alone_cannot_tell():
     flat = np.full((270, 480), 90, np.uint8)
     box = np.array([[400, 400, 480, 480]], np.float32)
