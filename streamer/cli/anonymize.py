@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from streamer import config, pipeline
+from streamer import pipeline
+from streamer.cli.flags import settings_of
 from streamer.cli.inputs import Input, find, is_picture, target_of
 from streamer.cli.screen import Screen
 from streamer.config import Hide, Settings, Style
@@ -98,7 +99,7 @@ def command(
             "reencode": reencode,
         },
     }
-    settings = settings_of(config_file, _given(flags))
+    settings = settings_of(config_file, flags)
     batch = _Batch(Screen(quiet), settings, verify)
     files = _found(inputs, batch)
     count = len(files) + batch.failures
@@ -247,19 +248,6 @@ def _every(text: str | None) -> int | str | None:
         return int(text)
     except ValueError as error:
         raise ConfigError(f'--detect-every takes a number of frames or auto, not "{text}"') from error
-
-
-def _given(flags: dict[str, Any]) -> dict[str, Any]:
-    """Only what was said on the command line."""
-    nested = {key: _given(value) if isinstance(value, dict) else value for key, value in flags.items()}
-    return {key: value for key, value in nested.items() if value is not None and value != {}}
-
-
-def settings_of(file: Path | None, flags: dict[str, Any]) -> Settings:
-    """The settings of a file, or the defaults, with the command line's flags on top. Raises ConfigError."""
-    if file is not None:
-        return config.load(file, flags)
-    return config.settings_from(flags, origin="the command line")
 
 
 def _write_report(path: Path, values: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streamer import bench, live_bench, load, models
-from streamer.cli.anonymize import settings_of
+from streamer.cli.flags import settings_of
 from streamer.cli.image import PICTURES
 from streamer.config import Settings
 from streamer.device import cuda_bench, open_cuda

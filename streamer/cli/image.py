@@ -12,9 +12,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from streamer import config
 from streamer.address import redacted_url
-from streamer.config import Settings
+from streamer.cli.flags import settings_of
+from streamer.config import Settings, Style
 from streamer.errors import ConfigError, InputError, OutputError, StreamerError
 from streamer.image.api import mask
 from streamer.image.limits import ImageLimits
@@ -38,7 +38,11 @@ def command(
             metavar="IN...",
         ),
     ],
-    hide: Annotated[str, typer.Option(help="everything, faces or plates.")] = "everything",
+    hide: Annotated[str | None, typer.Option(help="everything, faces or plates.")] = None,
+    style: Annotated[Style | None, typer.Option(help="How to hide it.")] = None,
+    margin: Annotated[float | None, typer.Option(help="Share of each side added around a box.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Score from which a box is hidden, 0 to 1.")] = None,
+    model: Annotated[str | None, typer.Option(help="Detector of the manifest.")] = None,
     result: Annotated[str, typer.Option(help="path, url, base64, buffer or array.")] = "path",
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File or folder for the results of --result path.")
@@ -57,8 +61,12 @@ def command(
     form = form_from(result)
     if output is not None and form is not ResultForm.PATH:
         raise ConfigError("-o takes files; leave it out, or use --result path")
-    settings = config.load(config_file) if config_file is not None else Settings()
-    settings = settings.model_copy(update={"hide": hide_from(hide)})
+    flags = {
+        "hide": None if hide is None else hide_from(hide),
+        "mask": {"style": style, "margin": margin},
+        "detect": {"threshold": threshold, "model": model},
+    }
+    settings = settings_of(config_file, flags)
     access = Access(ImageLimits(private_urls=private_urls))
     jobs = list(_jobs(inputs, output))
     taken = {path for job in jobs if (path := _file_of(job.image)) is not None}

@@ -56,6 +56,21 @@ def test_a_chosen_file_a_chosen_folder_and_json(picture: Path, tmp_path: Path) -
     assert is_masked(tmp_path / "folder" / "person.jpg")
 
 
+def test_how_it_is_hidden_can_be_said_and_wins_over_the_settings_file(picture: Path, tmp_path: Path) -> None:
+    config = tmp_path / "settings.toml"
+    config.write_text('hide = "plates"\n[mask]\nstyle = "blur"\n')
+    answer = json.loads(run(picture, "-o", tmp_path / "a.jpg", "--config", config, "--json").stdout)
+    assert not {item["class"] for item in answer["objects"]} - {"License plate"}
+    flags = ["--hide", "faces", "--style", "solid", "--margin", "0.3"]
+    done = run(picture, "-o", tmp_path / "b.jpg", "--config", config, *flags)
+    assert done.exit_code == 0
+    x0, y0, x1, y1 = FACE
+    middle = samples_of((tmp_path / "b.jpg").read_bytes())[(y0 + y1) // 2, (x0 + x1) // 2]
+    assert np.ptp(middle.astype(int)) <= 3  # grey, whatever was there
+    assert run(picture, "--model", "nosuch").exit_code != 0
+    assert run(picture, "--threshold", "2").exit_code != 0
+
+
 @pytest.mark.parametrize("form", ["path", "url", "base64", "buffer", "array"])
 def test_what_is_printed_can_be_given_again(
     picture: Path, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
