@@ -23,7 +23,7 @@ from streamer.image.result import ImageResult, ResultForm, form_from, hand_over,
 from streamer.image.source import Access, ImageInput
 
 _FORMATS: dict[str, Format] = {".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".png": "PNG"}
-PICTURES = frozenset(_FORMATS) | {".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff"}
+PICTURES = frozenset(_FORMATS) | {".webp", ".avif", ".heic", ".heif", ".gif", ".bmp", ".tif", ".tiff"}
 _LONGEST_SHOWN = 200  # characters; longer text is base64
 _LONGEST_PATH = 4096
 _DIGITS = 8  # characters of a byte in a printed array, at most

@@ -21,15 +21,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from streamer.errors import DamagedError, InputError, OutputError, TooLargeError, UnsupportedError
+from streamer.image.heic import is_heic, teach_pillow
 from streamer.image.limits import ImageLimits
 
 Format = Literal["JPEG", "PNG"]
 
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")  # what is read
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")  # what is read, and HEIC: see heic.py
 MEDIA_TYPES: dict[Format, str] = {"JPEG": "image/jpeg", "PNG": "image/png"}
 EXTENSIONS: dict[Format, str] = {"JPEG": "jpg", "PNG": "png"}
 
-_LOSSY = ("JPEG", "MPO", "WEBP", "AVIF")
+_LOSSY = ("JPEG", "MPO", "WEBP", "AVIF", "HEIF")
 _ORIENTATION = 0x0112  # EXIF tag
 _START_OF_SCAN = b"\xff\xda"
 _DEEPEST = np.uint16(65535)
@@ -74,7 +75,8 @@ def decode(data: bytes, limits: ImageLimits) -> Picture:
     UnsupportedError, DamagedError or TooLargeError.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        formats = [teach_pillow()] if is_heic(data) else FORMATS
+        with Image.open(io.BytesIO(data), formats=formats) as image:
             _check(image, data, limits)
             samples, alpha = _deep(image, data) if _is_deep(image) else _shallow(image)
             orientation = _orientation(image)
@@ -84,7 +86,7 @@ def decode(data: bytes, limits: ImageLimits) -> Picture:
         raise
     except UnidentifiedImageError as error:
         raise UnsupportedError(
-            f"not a picture that is read here; send one of {', '.join(FORMATS)}"
+            f"not a picture that is read here; send one of {', '.join(FORMATS)}, HEIC"
         ) from error
     except Image.DecompressionBombError as error:
         raise _too_many_pixels(limits) from error

@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -22,7 +23,7 @@ from tests.clips import texture
 from tests.fuzz.worker import EVERYWHERE, mutated, say
 
 SECRET = "Jane-Roe-48.1372N-11.5755E"  # a name and a place, in each metadata field that a format has
-KINDS = ("jpg", "png", "webp", "tif", "gif", "bmp", "avif", "deep.png", "progressive.jpg")
+KINDS = ("jpg", "png", "webp", "tif", "gif", "bmp", "avif", "heic", "deep.png", "progressive.jpg")
 
 
 def whole(kind: str) -> bytes:
@@ -45,6 +46,8 @@ def whole(kind: str) -> bytes:
             Image.fromarray(deep).save(file, "PNG", pnginfo=text)
         case "tif":
             image.save(file, "TIFF", compression="tiff_lzw", exif=exif)
+        case "heic":
+            pillow_heif.from_pillow(image).save(file, quality=90, exif=exif.tobytes(), xmp=SECRET.encode())
         case "webp" | "avif":
             image.save(file, kind.upper(), quality=90, exif=exif, xmp=SECRET.encode())
         case _:
