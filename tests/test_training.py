@@ -1,6 +1,9 @@
 """The training code, in its short form: a handful of drawn pictures, a few steps, CPU."""
 
 import json
+import multiprocessing
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +15,19 @@ pytestmark = pytest.mark.training
 torch = pytest.importorskip("torch", reason="torch is not installed (extra `train`)")
 pytest.importorskip("onnx", reason="onnx is not installed (extra `train`)")
 
-from models.training import augment, batches, degrade, disguise, drawn, loop, loss, network, optimizer, paste  # noqa: E402
+from models.training import (  # noqa: E402
+    augment,
+    batches,
+    degrade,
+    disguise,
+    drawn,
+    loop,
+    loss,
+    network,
+    optimizer,
+    paste,
+    processes,
+)
 from models.training.augment import Sampler  # noqa: E402
 from models.training.export import Exported, disagreement, export, fused  # noqa: E402
 from models.training.pack import Pack, pack  # noqa: E402
@@ -340,6 +355,35 @@ def test_two_processes_share_a_run(packed: Path, tmp_path: Path) -> None:
     train_together(settings)
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert (state["step"], state["seen"]) == (2, 4)
+
+
+def _wait_and_tell(file: Path) -> None:
+    processes._end_with_the_parent()
+    file.write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+def _start_one(file: Path) -> None:
+    multiprocessing.get_context("spawn").Process(target=_wait_and_tell, args=(file,)).start()
+    time.sleep(60)
+
+
+def test_a_process_ends_when_the_one_that_started_it_is_killed(tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    parent = multiprocessing.get_context("spawn").Process(target=_start_one, args=(file,))
+    parent.start()
+    deadline = time.monotonic() + 50
+    while not (file.exists() and file.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    parent.kill()
+    parent.join()
+    pid = int(file.read_text())
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline + 5:
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            break  # ended, and nobody has asked for it
+        time.sleep(0.1)
+    else:
+        assert not Path(f"/proc/{pid}").exists()
 
 
 @pytest.mark.usefixtures("small")

@@ -1,6 +1,9 @@
 """Several training processes of one thread each, on one machine, that share every gradient."""
 
+import multiprocessing
+import os
 import socket
+import threading
 from dataclasses import replace
 
 import torch
@@ -23,7 +26,16 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _end_with_the_parent() -> None:
+    """Let this process end when the one that started it does, however that was ended: else it trains on, unseen, and
+    writes over the checkpoints of the run that follows."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
 def _one_of_many(rank: int, settings: Settings, port: int) -> None:
+    _end_with_the_parent()
     torch.set_num_threads(1)
     keep_freed_memory()  # 16 % more samples a second: each pass would ask for its maps' pages again
     address = f"tcp://127.0.0.1:{port}"
