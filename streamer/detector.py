@@ -62,9 +62,10 @@ class Detector:
         self._overview_from = np.inf if spec.largest is None else 2 * spec.largest
         self._tiled_from = self._side * (1.5 if policy.tiles else _STILL_TILED_FROM if still else np.inf)
         self._device = device
-        self._session = device.load(spec)
+        self._session = device.load(spec, self._side)
         self._decode = decoder(spec)
-        self.most = device.most_views if spec.decoder in BATCHED else 1  # frames that `together` takes
+        # frames that `together` takes
+        self.most = device.most_views(self._side) if spec.decoder in BATCHED else 1
 
     def __call__(self, frame: Frame, *, share: float = 1.0) -> Detections:
         """What is in the frame, in frame pixels, clipped to the picture. Raises ModelError.

@@ -45,8 +45,7 @@ class Engine:
 def open_engine(settings: Settings) -> Engine:
     """Find the device, the weights and the zones. Raises DeviceError, ModelError or ConfigError."""
     spec = models.find(settings.detect.model)
-    policy = settings.detect
-    opened = open_device(settings.device, _threads(), policy.runtime, policy.precision, spec)
+    opened = open_device(settings.device, _threads(), settings.detect, spec)
     zones = load_zones(settings.zones) if settings.zones is not None else Zones()
     return Engine(settings, opened.device, opened.reason, spec, zones)
 

@@ -128,7 +128,7 @@ def _live(plan: live_bench.Plan, settings: Settings, as_json: bool) -> None:
 
 def _cuda(source: Path, settings: Settings, rounds: int, batch: int, as_json: bool) -> None:
     spec = models.find(settings.detect.model)
-    gpu = open_cuda(cuda_bench.Stopwatch, settings.detect.precision, spec)
+    gpu = open_cuda(cuda_bench.Stopwatch, settings.detect, spec)
     with FileSource(source, tally=Tally(), audio=False, groups=False) as video:
         frames = list(islice((item for item in video if isinstance(item, Frame)), batch))
     box = letterbox(frames[0].size, settings.detect.side, spec.stride)

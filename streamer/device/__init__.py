@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from streamer.config import Precision, Runtime, Style
+from streamer.config import DetectPolicy, Style
 from streamer.device import cuda_driver, cuda_probe, cuda_trt
 from streamer.device.base import Device, letterbox
 from streamer.device.cpu import CpuDevice
@@ -19,6 +19,8 @@ from streamer.errors import DeviceError
 from streamer.frame import Frame, Size
 from streamer.masking import whole
 from streamer.models import ModelSpec
+
+_USUAL = DetectPolicy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,34 +39,33 @@ def cores() -> int:
 def open_device(
     choice: Literal["auto", "cpu", "cuda"],
     threads: int = 1,
-    runtime: Runtime = "onnxruntime",
-    precision: Precision = "fp32",
+    policy: DetectPolicy = _USUAL,
     spec: ModelSpec | None = None,
 ) -> Opened:
     """The device for a run; decided once, at its start.
 
-    `threads` is how many cores one run of a network may use on the CPU, `runtime` what runs it there, `precision`
-    that of networks on the GPU. With `spec`, a GPU is taken only after it ran that network as the CPU does; the first
-    time, that builds its engine, which takes a while. Raises DeviceError where `cuda` was asked for and cannot be
-    had: it never becomes the CPU by itself.
+    `threads` is how many cores one run of a network may use on the CPU; `policy` says what runs it there, and in which
+    precision and for how large a view it runs on the GPU. With `spec`, a GPU is taken only after it ran that network as
+    the CPU does; the first time, that builds its engine, which takes a while. Raises DeviceError where `cuda` was asked
+    for and cannot be had: it never becomes the CPU by itself.
     """
     if choice == "cpu":
-        return Opened(CpuDevice(threads, runtime), "the CPU was asked for")
+        return Opened(CpuDevice(threads, policy.runtime), "the CPU was asked for")
     try:
-        device = open_cuda(precision=precision, spec=spec)
+        device = open_cuda(policy=policy, spec=spec)
     except DeviceError as error:
         if choice == "cuda":
             message = f"CUDA cannot be used: {error}; use --device cpu, or auto to let streamer choose"
             raise DeviceError(message) from error
-        return Opened(CpuDevice(threads, runtime), f"the CPU is used: {error}")
+        return Opened(CpuDevice(threads, policy.runtime), f"the CPU is used: {error}")
     why = "it was asked for" if choice == "cuda" else "it is there"
-    passed = f"masks{f' and runs {spec.name} in {precision}' if spec else ''} as the CPU does"
+    passed = f"masks{f' and runs {spec.name} in {policy.precision}' if spec else ''} as the CPU does"
     return Opened(device, f"CUDA on {device.driver.name}: {why} and {passed}")
 
 
 def open_cuda(
     wrapped: Callable[[Driver], Driver] | None = None,
-    precision: Precision = "fp32",
+    policy: DetectPolicy = _USUAL,
     spec: ModelSpec | None = None,
 ) -> CudaDevice:
     """The first GPU, after it passed its test (`prove`). Raises DeviceError, in one line, why it cannot be used.
@@ -77,13 +78,17 @@ def open_cuda(
         raise DeviceError(facts.problem)
     cuda_trt.backend()
     driver = cuda_driver.PycudaDriver()
-    device = CudaDevice(wrapped(driver) if wrapped else driver, partial(cuda_trt.load, precision=precision))
-    prove(device, spec)
+    device = CudaDevice(
+        wrapped(driver) if wrapped else driver, partial(cuda_trt.load, precision=policy.precision)
+    )
+    prove(device, spec, policy.side)
     return device
 
 
-def prove(device: Device, spec: ModelSpec | None = None) -> None:
+def prove(device: Device, spec: ModelSpec | None = None, side: int = _USUAL.side) -> None:
     """Raises DeviceError unless the device masks a small picture as the CPU does, to the bit, and runs the network so.
+
+    It is the network for views of up to `side`, which the run will load.
 
     The network's outputs may differ by a tenth of their size: that is far more than float16 costs, and far less than
     what an engine gives that computes something else.
@@ -91,7 +96,7 @@ def prove(device: Device, spec: ModelSpec | None = None) -> None:
     try:
         _prove_masks(device)
         if spec is not None:
-            _prove_network(device, spec)
+            _prove_network(device, spec, side)
     except Exception as error:
         reason = " ".join((str(error) or type(error).__name__).split())
         raise DeviceError(f"the GPU did not pass its test: {reason}") from error
@@ -105,13 +110,15 @@ def _prove_masks(device: Device) -> None:
         raise DeviceError("it masks otherwise than the CPU")
 
 
-def _prove_network(device: Device, spec: ModelSpec) -> None:
+def _prove_network(device: Device, spec: ModelSpec, side: int) -> None:
     frame = _test_picture()
     box = letterbox(frame.size, spec.side or 128, spec.stride)
     if spec.side is not None:
         box = replace(box, size=Size(spec.side, spec.side))
     view = device.view(frame, box, spec)
-    ours, wanted = device.load(spec)(view), CpuDevice().load(spec)(np.asarray(view, np.float32))
+    side = spec.side or side
+    ours = device.load(spec, side)(view)
+    wanted = CpuDevice().load(spec, side)(np.asarray(view, np.float32))
     if [level.shape for level in ours] != [level.shape for level in wanted]:
         raise DeviceError(f"{spec.name} has other outputs there than on the CPU")
     for level, reference in zip(ours, wanted, strict=True):

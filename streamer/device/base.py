@@ -115,7 +115,6 @@ class Device(Protocol):
     """Where pixels live and are worked on."""
 
     name: str  # "cpu", "cuda:0"
-    most_views: int  # how many views one run of a network should take; 1 where more are no faster
 
     @property
     def video(self) -> VideoMemory | None:
@@ -130,11 +129,17 @@ class Device(Protocol):
     def views(self, frames: Sequence[Frame], box: Letterbox, spec: ModelSpec) -> Tensor:
         """One input (b, 3, h, w) float32 made of frames of equal size and colour."""
 
+    def most_views(self, side: int) -> int:
+        """How many views of that side one run of a network should take; 1 where more are no faster."""
+
     def thumbnail(self, frame: Frame, width: int) -> NDArray[np.uint8]:
         """A small luma picture (h, w) on the host, `width` wide or the frame's own width if less."""
 
-    def load(self, spec: ModelSpec) -> Session:
-        """A session for the model. Raises ModelError or DeviceError."""
+    def load(self, spec: ModelSpec, side: int) -> Session:
+        """A session for views whose long side is at most `side` pixels, before it is rounded up to the model's stride.
+
+        Raises ModelError or DeviceError.
+        """
 
     def redact(self, frame: Frame, plan: MaskPlan, style: Style) -> None:
         """Mask the plan's regions in the frame's planes; complete on return."""

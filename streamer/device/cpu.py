@@ -25,7 +25,6 @@ class CpuDevice:
     """The Device of machines without a GPU; safe to use from several threads."""
 
     name = "cpu"
-    most_views = 1  # a batch of n takes n times as long
     video = None
 
     def __init__(self, threads: int = 1, runtime: Runtime = "onnxruntime") -> None:
@@ -73,8 +72,12 @@ class CpuDevice:
         source = frame.luma[::2] if columns >= 4 * width else frame.luma
         return _scaled(source, width, height)
 
-    def load(self, spec: ModelSpec) -> Session:
-        """A session of the chosen runtime on the model's file."""
+    def most_views(self, side: int) -> int:
+        """One: a batch of n takes n times as long."""
+        return 1
+
+    def load(self, spec: ModelSpec, side: int) -> Session:
+        """A session of the chosen runtime on the model's file, for views of any size."""
         if self._runtime == "openvino":
             return OpenvinoSession(spec, self._threads)
         return OnnxSession(spec, self._threads)

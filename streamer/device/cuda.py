@@ -30,13 +30,13 @@ from streamer.device.base import (
 )
 from streamer.device.cuda_driver import Driver
 from streamer.device.cuda_memory import (
-    MOST_VIEWS,
     DevicePlane,
     DeviceTensor,
     Memory,
     Pool,
     new_plane,
     new_surface,
+    views_at_once,
 )
 from streamer.device.dlpack import CUDA, CUDA_MANAGED, shared
 from streamer.errors import DeviceError, RedactionError
@@ -60,11 +60,10 @@ class CudaDevice:
     """The Device of one NVIDIA GPU. Several threads may use it: whatever they start is done in one order."""
 
     def __init__(
-        self, driver: Driver, load: Callable[[Driver, Pool, ModelSpec], Session], *, half: bool = False
+        self, driver: Driver, load: Callable[[Driver, Pool, ModelSpec, int], Session], *, half: bool = False
     ) -> None:
         """`load` makes sessions (cuda_trt.load); `half` makes views in float16. Raises DeviceError."""
         self.name = "cuda:0"
-        self.most_views = MOST_VIEWS
         self.driver = driver
         self.pool = Pool(driver)
         self._load = load
@@ -164,10 +163,14 @@ class CudaDevice:
             self.driver.download(host, small.address, width)
             return host
 
-    def load(self, spec: ModelSpec) -> Session:
-        """A TensorRT session."""
+    def most_views(self, side: int) -> int:
+        """As many as the engines are built for."""
+        return views_at_once(side)
+
+    def load(self, spec: ModelSpec, side: int) -> Session:
+        """A TensorRT session, with an engine of its own for each `side`."""
         with self.driver.current():
-            return self._load(self.driver, self.pool, spec)
+            return self._load(self.driver, self.pool, spec, side)
 
     def redact(self, frame: Frame, plan: MaskPlan, style: Style) -> None:
         """Mask one frame; complete on return."""

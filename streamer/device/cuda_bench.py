@@ -95,7 +95,7 @@ def measure(
     watch = device.driver
     if not isinstance(watch, Stopwatch):
         raise TypeError("the device must be made on a Stopwatch")
-    session = device.load(spec)
+    session = device.load(spec, max(box.size.width, box.size.height))
     size, count = frames[0].planes_size, len(frames)
     resident = [watch.timed("upload", partial(_resident, device, frame)) for frame in frames]
     faces, everything = [_faces(size)] * count, [whole(size)] * count
@@ -126,7 +126,7 @@ def _cpu_times(
 ) -> list[dict[str, float]]:
     """Milliseconds by step of each round; the frames keep their pixels."""
     device = CpuDevice()
-    session = device.load(spec)
+    session = device.load(spec, max(box.size.width, box.size.height))
     size = frames[0].planes_size
     faces, everything = _faces(size), whole(size)
     ours = [_resident(device, frame) for frame in frames]

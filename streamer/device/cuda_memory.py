@@ -11,9 +11,21 @@ from streamer.device.cuda_driver import Driver
 from streamer.device.dlpack import capsule
 from streamer.errors import DeviceError
 
-MOST_VIEWS = 16  # in one run of a network: engines are built for as many
+_MOST_VIEWS = 16  # in one run of a network: engines are built for as many
+_MOST_PIXELS = (
+    _MOST_VIEWS * 1280 * 1280
+)  # of all views of a run: a network's memory is set aside for the largest
 _SPARE = 32  # blocks of one size that are kept for the next use
 IDLE_TAKES = 4096  # blocks of other sizes taken meanwhile after which kept ones go: some 10 s of a stream
+
+
+def views_at_once(side: int) -> int:
+    """How many views of that side one run of a network takes: fewer where they are large, one at least.
+
+    >>> views_at_once(960), views_at_once(1920), views_at_once(4096)
+    (16, 7, 1)
+    """
+    return max(1, min(_MOST_VIEWS, _MOST_PIXELS // side**2))
 
 
 class Memory:

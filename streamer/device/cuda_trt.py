@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from streamer.config import Precision
 from streamer.device.cuda_driver import Driver
-from streamer.device.cuda_memory import MOST_VIEWS, DeviceTensor, Memory, Pool
+from streamer.device.cuda_memory import DeviceTensor, Memory, Pool, views_at_once
 from streamer.errors import DeviceError, ModelError
 from streamer.models import ModelSpec
 
@@ -33,29 +33,59 @@ _RECIPE = 2  # counts the ways in which engines were built so far: those of an o
 class Range:
     """Which inputs an engine takes, and for which it is tuned."""
 
-    least: Shape = (1, 3, 64, 64)
-    usual: Shape = (4, 3, 544, 960)
-    most: Shape = (MOST_VIEWS, 3, 1280, 1280)
+    least: Shape
+    usual: Shape
+    most: Shape
+
+
+def range_of(spec: ModelSpec, side: int) -> Range:
+    """All views of the model whose long side is at most `side`: upright or lying, of any shape, in any batch.
+
+    Tuned for a batch of 16:9. What lies outside is refused by the engine at its first look, so nothing may.
+    """
+    if spec.side is not None:
+        longest = shortest = middle = spec.side
+    else:
+        longest, middle = (-(-pixels // spec.stride) * spec.stride for pixels in (side, side * 9 // 16))
+        shortest = spec.stride
+    batch = views_at_once(spec.side or side)
+    return Range(
+        (1, 3, shortest, shortest), (min(4, batch), 3, middle, longest), (batch, 3, longest, longest)
+    )
 
 
 def backend() -> Any:
-    """The TensorRT module that is installed. Raises DeviceError where there is none."""
+    """The TensorRT module that is installed. Raises DeviceError where there is none, or none that loads."""
+    broken: list[str] = []
     for name in ("tensorrt", "tensorrt_rtx"):
-        with contextlib.suppress(ImportError):
+        try:
             return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name not in (None, name):
+                broken.append(f"{name}: {error}")
+        except (
+            ImportError,
+            OSError,
+            RuntimeError,
+        ) as error:  # its libraries are loaded by hand, and may be missing
+            broken.append(f"{name}: {error}")
+    if broken:
+        raise DeviceError(f"TensorRT does not load ({' '.join('; '.join(broken).split())}): install it again")
     raise DeviceError(
         'TensorRT is not installed: pip install "streamer-anonymizer[tensorrt]", or tensorrt_rtx'
     )
 
 
 def load(
-    driver: Driver, pool: Pool, spec: ModelSpec, *, folder: Path | None = None, precision: Precision = "fp32"
-) -> "TensorRtSession":
-    """A session for a model, its engine taken from `folder` (ours by default) or built, which takes a while.
+    driver: Driver, pool: Pool, spec: ModelSpec, side: int, *,
+    folder: Path | None = None, precision: Precision = "fp32",
+) -> "TensorRtSession":  # fmt: skip
+    """A session for views of up to that side.
 
-    Raises ModelError if TensorRT refuses the network, DeviceError if the engine does not run.
+    Its engine is taken from `folder` (ours by default), or built, which takes a while. Raises ModelError if
+    TensorRT refuses the network, DeviceError if the engine does not run.
     """
-    trt, limits = backend(), _limits(spec)
+    trt, limits = backend(), range_of(spec, side)
     key = engine_key(trt, driver.fingerprint, spec, precision, limits)
     place = (folder or cache_folder()) / f"{key}.engine"
 
@@ -224,13 +254,6 @@ class TensorRtSession:
         if memory is None or memory.size != size:
             memory = self._memory[name] = self._pool.take(size)
         return memory
-
-
-def _limits(spec: ModelSpec) -> Range:
-    if spec.side is None:
-        return Range()
-    side = spec.side
-    return Range((1, 3, side, side), (4, 3, side, side), (MOST_VIEWS, 3, side, side))
 
 
 def _logger(trt: Any) -> Any:

@@ -86,7 +86,7 @@ def open_redactor(settings: Settings) -> Redactor:
     """A redactor with a network of its own. Raises ModelError, DeviceError or ConfigError."""
     spec = models.find(settings.detect.model)
     policy = settings.detect
-    opened = open_device(settings.device, runtime=policy.runtime, precision=policy.precision, spec=spec)
+    opened = open_device(settings.device, policy=policy, spec=spec)
     detector = Detector(spec, opened.device, policy, Hide.EVERYTHING, still=True)
     zones = load_zones(settings.zones) if settings.zones is not None else Zones()
     return Redactor(detector, detector.thresholds, settings.mask, zones, opened.device.own)

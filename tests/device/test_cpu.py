@@ -281,7 +281,7 @@ def test_a_thumbnail_is_a_small_luma_picture(size, width, shape) -> None:
 
 def test_the_shipped_network_runs() -> None:
     spec = models.find("fast")
-    session = DEVICE.load(spec)
+    session = DEVICE.load(spec, 640)
     outputs = session(np.zeros((2, 3, 64, 96), np.float32))
     assert [output.shape[0] for output in outputs] == [2] * len(outputs)
     with pytest.raises(ModelError, match="failed"):

@@ -74,7 +74,7 @@ def test_the_command_prints_the_stages_of_a_file(shim_library, monkeypatch, tmp_
     monkeypatch.setattr(
         cuda_trt,
         "load",
-        lambda driver, pool, spec, precision: cuda_trt.TensorRtSession(driver, pool, OnnxEngine()),
+        lambda driver, pool, spec, side, precision: cuda_trt.TensorRtSession(driver, pool, OnnxEngine()),
     )
     config = tmp_path / "small.toml"
     config.write_text("[detect]\nside = 128\n")

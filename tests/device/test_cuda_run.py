@@ -29,7 +29,7 @@ def driver(shim_library, monkeypatch) -> ShimDriver:
     monkeypatch.setattr(
         cuda_trt,
         "load",
-        lambda driver, pool, spec, precision: (
+        lambda driver, pool, spec, side, precision: (
             driver.launches.append(precision) or cuda_trt.TensorRtSession(driver, pool, OnnxEngine())
         ),
     )

@@ -13,12 +13,12 @@ import pytest
 
 from streamer import models
 from streamer.config import DetectPolicy, Hide
-from streamer.detector import Detector
+from streamer.detector import Detector, tiles
 from streamer.device import cuda_trt
-from streamer.device.base import letterbox
+from streamer.device.base import letterbox, part_letterbox
 from streamer.device.cpu import CpuDevice
 from streamer.device.cuda import CudaDevice
-from streamer.device.cuda_memory import Pool
+from streamer.device.cuda_memory import Pool, views_at_once
 from streamer.errors import DeviceError, ModelError
 from streamer.frame import Size
 from tests.conftest import need
@@ -41,6 +41,18 @@ def test_tensorrt_builds_our_network(trt, precision) -> None:
         pytest.importorskip("onnx")
     engine = cuda_trt.build_engine(trt, cuda_trt.network_of(models.find("fast"), precision), SMALL)
     assert len(engine) > 10_000
+
+
+@pytest.mark.real
+def test_tensorrt_builds_for_the_side_that_was_asked_for(trt) -> None:
+    spec, ranges = models.find("fast"), []
+    recorder = Recorder(trt, seen=ranges)
+    for side in (960, 1920):
+        cuda_trt.build_engine(recorder, cuda_trt.network_of(spec, "fp32"), cuda_trt.range_of(spec, side))
+    assert ranges == [
+        [(1, 3, 32, 32), (4, 3, 544, 960), (16, 3, 960, 960)],
+        [(1, 3, 32, 32), (4, 3, 1088, 1920), (7, 3, 1920, 1920)],
+    ]
 
 
 def test_fp16_is_the_same_network(shim_library) -> None:
@@ -80,10 +92,12 @@ class OnnxContext:
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self.session, self.addresses, self.shape, self.works = session, {}, (), True
         self.refused: str | None = None  # a tensor whose address it does not take
+        self.limits = cuda_trt.range_of(models.find("fast"), 640)  # of its profile
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.shape = shape
-        return max(shape[2:]) <= 1280
+        sides = zip(self.limits.least, shape, self.limits.most, strict=True)
+        return all(low <= side <= high for low, side, high in sides)
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
@@ -140,17 +154,63 @@ def engine() -> OnnxEngine:
 
 @pytest.fixture
 def gpu(shim_library, engine) -> CudaDevice:
-    return CudaDevice(
-        ShimDriver(shim_library), lambda driver, pool, spec: cuda_trt.TensorRtSession(driver, pool, engine)
+    def load(driver: ShimDriver, pool: Pool, spec: models.ModelSpec, side: int) -> cuda_trt.TensorRtSession:
+        if engine.context is not None:
+            engine.context.limits = cuda_trt.range_of(spec, side)
+        return cuda_trt.TensorRtSession(driver, pool, engine)
+
+    return CudaDevice(ShimDriver(shim_library), load)
+
+
+def test_a_view_larger_than_usual_runs(gpu, engine) -> None:
+    """The engine was once built for views of up to 1280, whatever was asked for: the first look failed."""
+    frame, policy = noise(Size(1600, 256), 3), DetectPolicy(side=1600, threshold=0.02)
+    found = Detector(models.find("fast"), gpu, policy, Hide.EVERYTHING)(frame)
+    wanted = Detector(models.find("fast"), CpuDevice(), policy, Hide.EVERYTHING)(frame)
+    assert engine.context.limits.most[2:] == (1600, 1600)
+    assert abs(len(found) - len(wanted)) <= 0.01 * len(wanted)  # some are as weak as the weakest that count
+    assert len(wanted) > 100
+
+
+@pytest.mark.parametrize("side", [128, 640, 960, 1290, 1920, 4096])
+@pytest.mark.parametrize("size", [(1920, 1080), (1080, 1920), (8000, 48), (2, 2), (701, 701), (3840, 2160)])
+def test_every_view_lies_in_the_range_of_its_engine(side, size) -> None:
+    """Whole pictures and tiles, the overview, and what is left of a view when the machine cannot keep up."""
+    spec = models.find("fast")
+    limits, most = cuda_trt.range_of(spec, side), views_at_once(side)
+    assert (limits.least[0], limits.most[0]) == (1, most)
+    assert all(
+        low <= usual <= high for low, usual, high in zip(limits.least, limits.usual, limits.most, strict=True)
     )
+    windows = [(0, 0, Size(*size).even.width, Size(*size).even.height), *tiles(Size(*size).even, side)]
+    for window in windows:
+        for asked in (side, side // 2, side // 3, side // 6):
+            view = part_letterbox(window, asked, spec.stride).size
+            for least, pixels, largest in zip(
+                limits.least[2:], (view.height, view.width), limits.most[2:], strict=True
+            ):
+                assert least <= pixels <= largest
+
+
+def test_a_network_of_one_size_has_a_range_of_one_size() -> None:
+    spec = replace(models.find("fast"), side=512)
+    limits = cuda_trt.range_of(spec, 960)
+    assert limits.least[2:] == limits.usual[2:] == limits.most[2:] == (512, 512)
+
+
+def test_a_run_holds_fewer_views_where_they_are_large() -> None:
+    """A network's memory is set aside for the largest batch of the largest views."""
+    pixels = [views_at_once(side) * side**2 for side in range(128, 4097, 32)]
+    assert max(pixels) <= 16 * 1280**2
+    assert min(views_at_once(side) for side in range(128, 1281)) == 16
 
 
 def test_the_network_sees_what_it_sees_on_the_cpu(gpu) -> None:
     spec, cpu = models.find("fast"), CpuDevice()
     frame = noise(Size(320, 180), 2)
     box = letterbox(frame.size, 160)
-    ours = gpu.load(spec)(gpu.view(frame, box, spec))
-    wanted = cpu.load(spec)(cpu.view(frame, box, spec))
+    ours = gpu.load(spec, 640)(gpu.view(frame, box, spec))
+    wanted = cpu.load(spec, 640)(cpu.view(frame, box, spec))
     for level, reference in zip(ours, wanted, strict=True):
         assert level.shape == reference.shape
         assert np.abs(level[:, :2] - reference[:, :2]).max() < 0.03  # scores, on noise
@@ -176,7 +236,7 @@ def test_the_detector_finds_what_it_finds_on_the_cpu(gpu) -> None:
 
 def test_outputs_stay_their_callers(gpu) -> None:
     spec = models.find("fast")
-    session, first = gpu.load(spec), noise(Size(96, 64), 1)
+    session, first = gpu.load(spec, 640), noise(Size(96, 64), 1)
     box = letterbox(first.size, 96)
     kept = session(gpu.view(first, box, spec))
     before = [level.copy() for level in kept]
@@ -187,7 +247,7 @@ def test_outputs_stay_their_callers(gpu) -> None:
 
 def test_failures_of_the_engine_are_errors(gpu, engine) -> None:
     spec = models.find("fast")
-    session, frame = gpu.load(spec), noise(Size(96, 64))
+    session, frame = gpu.load(spec, 640), noise(Size(96, 64))
     with pytest.raises(ModelError, match="takes no view"):
         session(SimpleNamespace(shape=(1, 3, 2048, 2048), address=0))
     engine.context.works = False
@@ -195,14 +255,14 @@ def test_failures_of_the_engine_are_errors(gpu, engine) -> None:
         session(gpu.view(frame, letterbox(frame.size, 96), spec))
     engine.context = None
     with pytest.raises(DeviceError, match="memory"):
-        gpu.load(spec)
+        gpu.load(spec, 640)
 
 
 @pytest.mark.parametrize("name", ["x", "p16"])
 def test_an_address_that_is_not_taken_is_an_error(gpu, engine, name) -> None:
     """The network would read or write where the frame before lay: yesterday's boxes for today's picture."""
     spec, frame = models.find("fast"), noise(Size(96, 64))
-    session, box = gpu.load(spec), letterbox(Size(96, 64), 96)
+    session, box = gpu.load(spec, 640), letterbox(Size(96, 64), 96)
     session(gpu.view(frame, box, spec))
     engine.context.refused = name
     with pytest.raises(DeviceError, match="address"):
@@ -211,7 +271,7 @@ def test_an_address_that_is_not_taken_is_an_error(gpu, engine, name) -> None:
 
 def test_an_output_without_a_known_shape_is_an_error(gpu, engine, monkeypatch) -> None:
     spec, frame = models.find("fast"), noise(Size(96, 64))
-    session = gpu.load(spec)
+    session = gpu.load(spec, 640)
     monkeypatch.setattr(engine.context, "get_tensor_shape", lambda name: (1, -1, 8, 12))
     with pytest.raises(DeviceError, match="shape"):
         session(gpu.view(frame, letterbox(frame.size, 96), spec))
@@ -221,13 +281,13 @@ def test_an_engine_whose_values_are_no_float32_is_refused(gpu, engine) -> None:
     for name in ("x", "p8"):
         engine.dtypes = {name: "HALF"}
         with pytest.raises(ModelError, match="HALF"):
-            gpu.load(models.find("fast"))
+            gpu.load(models.find("fast"), 640)
 
 
 def test_outputs_come_back_through_page_locked_memory(gpu, monkeypatch) -> None:
     """A copy to pageable memory goes through a small buffer of the driver, at a fraction of the speed."""
     spec, frame = models.find("fast"), noise(Size(96, 64))
-    session, box = gpu.load(spec), letterbox(Size(96, 64), 96)
+    session, box = gpu.load(spec, 640), letterbox(Size(96, 64), 96)
     locked: list[int] = []
     real = gpu.driver.page_locked
     monkeypatch.setattr(gpu.driver, "page_locked", lambda size: (locked.append(size), real(size))[1])
@@ -239,8 +299,11 @@ def test_outputs_come_back_through_page_locked_memory(gpu, monkeypatch) -> None:
 class Recorder:
     """A module of TensorRT, real but for one call that answers otherwise; `seen` are the flags of what is built."""
 
-    def __init__(self, trt: object, call: str = "", answer: object = None) -> None:
+    def __init__(
+        self, trt: object, call: str = "", answer: object = None, seen: list[object] | None = None
+    ) -> None:
         self._trt, self._call, self._answer, self.flags = trt, call, answer, []
+        self.seen: list[object] = [] if seen is None else seen  # ranges of profiles
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._trt, name)
@@ -260,6 +323,8 @@ class _Changed:
             args = tuple(arg._real if isinstance(arg, _Changed) else arg for arg in args)
             if name == "build_serialized_network":
                 recorder.flags.append(args[1].get_flag(recorder._trt.BuilderFlag.TF32))
+            if name == "add_optimization_profile":
+                recorder.seen.append([tuple(shape) for shape in args[0].get_shape("x")])
             made = recorder._answer if name == recorder._call else real(*args)
             return _Changed(made, recorder) if name == "create_builder_config" else made
 
@@ -320,7 +385,7 @@ def test_an_engine_of_another_version_gpu_model_or_precision_is_another(monkeypa
         key(module, fingerprint="A driver 2"),
         key(module, spec=other),
         key(module, precision="fp16"),
-        key(module, limits=cuda_trt.Range()),
+        key(module, limits=cuda_trt.range_of(spec, 960)),
     }
     monkeypatch.setattr(cuda_trt, "_RECIPE", cuda_trt._RECIPE + 1)  # engines that were built otherwise
     assert len(keys | {key(module)}) == 8
@@ -337,18 +402,36 @@ def test_engines_are_kept_where_only_we_may_write(tmp_path, monkeypatch) -> None
 
 def test_no_tensorrt_is_one_line(monkeypatch) -> None:
     def absent(name: str) -> None:
-        raise ImportError(name)
+        raise ModuleNotFoundError(f"No module named {name}", name=name)
 
     monkeypatch.setattr(cuda_trt.importlib, "import_module", absent)
     with pytest.raises(DeviceError, match="not installed"):
         cuda_trt.backend()
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("libnvinfer.so.11:\ncannot open shared object file"),
+        ImportError("libcudart.so.13"),
+        ModuleNotFoundError("No module named tensorrt_bindings", name="tensorrt_bindings"),
+    ],
+)
+def test_a_tensorrt_that_does_not_load_is_one_line(monkeypatch, error) -> None:
+    def broken(name: str) -> None:
+        raise error
+
+    monkeypatch.setattr(cuda_trt.importlib, "import_module", broken)
+    with pytest.raises(DeviceError, match="does not load") as caught:
+        cuda_trt.backend()
+    assert "\n" not in str(caught.value)
+
+
 def test_frames_of_several_streams_are_looked_at_in_one_run(gpu, engine) -> None:
     """Half of them on the GPU already; each gets what it gets alone."""
     policy = DetectPolicy(side=160, threshold=0.02)
     detector = Detector(models.find("fast"), gpu, policy, Hide.EVERYTHING)
-    assert detector.most == cuda_trt.Range().most[0] == 16
+    assert detector.most == cuda_trt.range_of(models.find("fast"), 160).most[0] == 16
     frames = [noise(Size(320, 180), seed) for seed in range(5)]
     mixed = [
         replace(frame, luma=gpu.own(frame.luma), chroma=gpu.own(frame.chroma)) if at % 2 else frame
@@ -392,12 +475,12 @@ def test_an_engine_that_does_not_load_is_built_anew_once(shim_library, engine, t
     monkeypatch.setattr(cuda_trt, "_logger", lambda trt: SimpleNamespace(last="of another version"))
     monkeypatch.setattr(cuda_trt, "build_engine", lambda *_: built.append("built") or b"new")
     driver, spec = ShimDriver(shim_library), models.find("fast")
-    key = cuda_trt.engine_key(trt, driver.fingerprint, spec, "fp32", cuda_trt.Range())
+    key = cuda_trt.engine_key(trt, driver.fingerprint, spec, "fp32", cuda_trt.range_of(spec, 640))
     cuda_trt.kept(tmp_path / f"{key}.engine", lambda: b"old")
-    assert cuda_trt.load(driver, Pool(driver), spec, folder=tmp_path) is not None
-    assert cuda_trt.load(driver, Pool(driver), spec, folder=tmp_path) is not None
+    assert cuda_trt.load(driver, Pool(driver), spec, 640, folder=tmp_path) is not None
+    assert cuda_trt.load(driver, Pool(driver), spec, 640, folder=tmp_path) is not None
     assert built == ["built"]
     monkeypatch.setattr(cuda_trt, "build_engine", lambda *_: b"bad")
     with pytest.raises(DeviceError, match="of another version") as caught:
-        cuda_trt.load(driver, Pool(driver), spec, folder=tmp_path / "other")
+        cuda_trt.load(driver, Pool(driver), spec, 640, folder=tmp_path / "other")
     assert "\n" not in str(caught.value)

@@ -91,9 +91,9 @@ def test_a_batch_runs_through_the_network(gpu) -> None:
     spec = models.find("fast")
     frames = [noise(Size(640, 384), seed) for seed in range(5)]
     box = letterbox(frames[0].size, 640)
-    outputs = gpu.load(spec)(gpu.views([resident(gpu, frame) for frame in frames], box, spec))
+    outputs = gpu.load(spec, 640)(gpu.views([resident(gpu, frame) for frame in frames], box, spec))
     for at, frame in enumerate(frames):
-        wanted = CpuDevice().load(spec)(CpuDevice().view(frame, box, spec))
+        wanted = CpuDevice().load(spec, 640)(CpuDevice().view(frame, box, spec))
         for level, reference in zip(outputs, wanted, strict=True):
             assert np.abs(level[at, :2] - reference[0, :2]).max() < 0.05
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from streamer import doctor, models, pipeline
-from streamer.config import settings_from
+from streamer.config import DetectPolicy, Hide, settings_from
+from streamer.detector import Detector
 from streamer.device import cuda_driver, cuda_probe, cuda_trt, open_device, prove
 from streamer.device.cpu import CpuDevice
 from streamer.device.cuda import CudaDevice
@@ -66,7 +67,7 @@ def engine(machine, monkeypatch) -> OnnxEngine:
     """What TensorRT makes of the network there."""
     engine = OnnxEngine()
     monkeypatch.setattr(
-        cuda_trt, "load", lambda driver, pool, spec, precision: TensorRtSession(driver, pool, engine)
+        cuda_trt, "load", lambda driver, pool, spec, side, precision: TensorRtSession(driver, pool, engine)
     )
     return engine
 
@@ -74,6 +75,21 @@ def engine(machine, monkeypatch) -> OnnxEngine:
 def test_a_gpu_that_runs_the_network_is_taken(engine) -> None:
     opened = open_device("auto", spec=models.find("fast"))
     assert opened.reason.endswith("it is there and masks and runs fast in fp32 as the CPU does")
+
+
+def test_the_network_is_tried_for_views_as_large_as_the_run_s(engine, monkeypatch) -> None:
+    sides: list[int] = []
+    real = cuda_trt.load
+    monkeypatch.setattr(
+        cuda_trt,
+        "load",
+        lambda driver, pool, spec, side, precision: (
+            sides.append(side) or real(driver, pool, spec, side, precision=precision)
+        ),
+    )
+    opened = open_device("cuda", policy=DetectPolicy(side=1920), spec=models.find("fast"))
+    Detector(models.find("fast"), opened.device, DetectPolicy(side=1920), Hide.EVERYTHING)
+    assert sides == [1920, 1920]  # one engine for both
 
 
 @pytest.mark.parametrize("kind", [ModelError, RuntimeError, MemoryError])

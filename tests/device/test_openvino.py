@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from streamer import models
+from streamer.config import DetectPolicy
 from streamer.device import open_device
 from streamer.device.cpu import CpuDevice, OnnxSession
 from streamer.device.openvino import OpenvinoSession
@@ -18,7 +19,7 @@ def test_both_runtimes_agree() -> None:
     pytest.importorskip("openvino", reason="OpenVINO is not installed (extra `openvino`)")
     spec = models.find("fast")
     batch = np.random.default_rng(0).integers(0, 256, (1, 3, 96, 160)).astype(np.float32)
-    session = open_device("cpu", runtime="openvino").device.load(spec)
+    session = open_device("cpu", policy=DetectPolicy(runtime="openvino")).device.load(spec, 640)
     assert isinstance(session, OpenvinoSession)
     for ours, theirs in zip(session(batch), OnnxSession(spec)(batch), strict=True):
         assert ours.shape == theirs.shape
@@ -36,4 +37,4 @@ def test_a_file_that_is_no_network_is_refused(tmp_path: Path) -> None:
 def test_a_missing_runtime_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(DeviceError, match=r"streamer-anonymizer\[openvino\]"):
-        CpuDevice(1, "openvino").load(models.find("fast"))
+        CpuDevice(1, "openvino").load(models.find("fast"), 640)
