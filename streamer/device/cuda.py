@@ -101,7 +101,9 @@ class CudaDevice:
         """A copy on the GPU of an array of uint8, or of GPU memory that offers DLPack."""
         with self.driver.current():
             if isinstance(plane, np.ndarray):
-                return self._uploaded(plane)
+                ours = self._uploaded(plane)
+                self.driver.synchronize()  # its owner may change it once we return
+                return ours
             source = shared(plane)
             if source.device_type not in (CUDA, CUDA_MANAGED, self.driver.device_type):
                 raise DeviceError(

@@ -43,7 +43,10 @@ class Driver(Protocol):
         """Clear memory."""
 
     def upload(self, address: int, pitch: int, host: NDArray[Any]) -> None:
-        """Copy a matrix (rows, bytes) of uint8, contiguous in its rows, to rows `pitch` apart; may be used at once."""
+        """Copy a matrix (rows, bytes) of uint8, contiguous in its rows, to rows `pitch` apart.
+
+        What is started afterwards finds it there. The matrix must not change before `synchronize` or `download`.
+        """
 
     def download(self, host: NDArray[Any], address: int, pitch: int) -> None:
         """Copy rows `pitch` apart to a matrix (rows, bytes) of uint8; complete on return."""
@@ -80,9 +83,11 @@ class PycudaDriver:
         self._memory: dict[int, Any] = {}  # pycuda frees an allocation that nobody holds
         self._modules: list[Any] = []
         self._functions: dict[str, Any] = {}
+        self._sources: list[NDArray[Any]] = []  # of uploads that may not be done yet
         self.alignment, self.device_type = 256, CUDA
         with _translated(cuda):
             cuda.init()
+            cuda_probe.let_ffmpeg_in(index)
             device = cuda.Device(index)
             self._context = device.retain_primary_context()
             self.name = str(device.name())
@@ -124,13 +129,14 @@ class PycudaDriver:
         self._cuda.memset_d8_async(address, 0, size, self._stream)
 
     def upload(self, address: int, pitch: int, host: NDArray[Any]) -> None:
-        """From pageable memory: the driver has taken a copy when this returns."""
+        """The source is held until the stream was waited for."""
         copy = self._copy(host.shape[1], len(host))
         copy.set_src_host(host)
         copy.src_pitch = host.strides[0]
         copy.set_dst_device(address)
         copy.dst_pitch = pitch
         copy(self._stream)
+        self._sources.append(host)
 
     def download(self, host: NDArray[Any], address: int, pitch: int) -> None:
         """Waits for the stream."""
@@ -140,7 +146,7 @@ class PycudaDriver:
         copy.set_dst_host(host)
         copy.dst_pitch = host.strides[0]
         copy(self._stream)
-        self._stream.synchronize()
+        self.synchronize()
 
     def copy(self, address: int, pitch: int, source: int, source_pitch: int, width: int, rows: int) -> None:
         """Rows within the GPU."""
@@ -165,7 +171,9 @@ class PycudaDriver:
 
     def synchronize(self) -> None:
         """Wait for the stream."""
+        sources, self._sources = self._sources, []  # another thread may add some while this one waits
         self._stream.synchronize()
+        del sources
 
     def mark(self) -> Any:
         """A CUDA event."""

@@ -72,6 +72,8 @@ class Pool:
             locked = self._spare_host[size].pop()
         except (KeyError, IndexError):
             locked = self.driver.page_locked(size)
+        # not where a block comes back: it does in whatever thread, and pycuda frees only inside of the context
+        del self._spare_host.get(size, [])[_SPARE:]
         block = _HostBlock(locked)
         weakref.finalize(block, self._keep, locked, size).atexit = False
         return np.asarray(block).reshape(shape)
@@ -121,9 +123,7 @@ class Pool:
             self.driver.free(address)
 
     def _keep(self, array: NDArray[np.uint8], size: int) -> None:
-        spare = self._spare_host.setdefault(size, [])
-        if len(spare) < _SPARE:
-            spare.append(array)
+        self._spare_host.setdefault(size, []).append(array)
 
 
 class _HostBlock:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 # "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.95.05  Tue ..."
 _SAID = Path("/proc/driver/nvidia/version")
+_BLOCKING_SYNC = 4  # CU_CTX_SCHED_BLOCKING_SYNC
 _NEEDED = 13000  # CUDA version of the driver that our kernels are built for, as the driver counts: 13.0
 
 
@@ -47,6 +48,20 @@ def probe() -> DriverFacts:
             version.value, devices.value, f"the NVIDIA driver is too old: CUDA {facts.text}, 13.0 is needed"
         )
     return facts
+
+
+def let_ffmpeg_in(index: int = 0) -> None:
+    """Make the primary context of a GPU one that FFmpeg shares, before anybody holds it. Never raises.
+
+    FFmpeg takes no primary context that is there already and does not wait by blocking ("already active with
+    incompatible flags", libavutil/hwcontext_cuda.c): NVDEC and NVENC would refuse everything.
+    """
+    try:
+        library, device = ctypes.CDLL("libcuda.so.1"), ctypes.c_int()
+        if library.cuDeviceGet(ctypes.byref(device), index) == 0:
+            library.cuDevicePrimaryCtxSetFlags_v2(device, _BLOCKING_SYNC)
+    except (OSError, AttributeError):
+        return
 
 
 def release() -> str:

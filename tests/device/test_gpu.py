@@ -137,6 +137,12 @@ def test_the_choice_is_the_gpu(gpu) -> None:
     assert cuda_trt.backend().__version__
 
 
+def test_ffmpeg_joins_our_context(gpu) -> None:
+    """Whatever the chip decodes or encodes: FFmpeg takes no primary context that waits otherwise than its own."""
+    picture = hardware.GpuPictures(gpu).picture_on_gpu(resident(gpu, noise(Size(64, 48))))
+    assert picture.format.name == "cuda"
+
+
 def test_a_file_comes_from_nvdec_as_the_cores_decode_it(gpu, tmp_path) -> None:
     if not hardware.try_decoding().works:
         pytest.skip("no NVDEC here")

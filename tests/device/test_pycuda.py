@@ -3,7 +3,10 @@
 It is as strict as Boost.Python: numbers are Python's own, structures have the attributes that they have.
 """
 
+import ctypes
+import gc
 import sys
+import weakref
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -46,10 +49,13 @@ class Pycuda(ModuleType):
         super().__init__("pycuda.driver")
         self.shim = shim
         self.stack: list[str] = []
+        self.calls: list[str] = []
+        self.sources: list[weakref.ref[np.ndarray]] = []  # of uploads that nobody waited for yet
+        self.freed_outside = 0  # page-locked arrays that went without a context: pycuda keeps their memory
         self.Error = type("Error", (Exception,), {})
         self.MemoryError = type("MemoryError", (self.Error,), {})
         self.Context = SimpleNamespace(pop=self.stack.pop)
-        self.Stream = lambda: SimpleNamespace(handle=77, synchronize=shim.synchronize)
+        self.Stream = lambda: SimpleNamespace(handle=77, synchronize=self.synchronize)
         monkeypatch.setitem(sys.modules, "pycuda", ModuleType("pycuda"))
         monkeypatch.setitem(sys.modules, "pycuda.driver", self)
         sys.modules["pycuda"].driver = self  # type: ignore[attr-defined]
@@ -61,9 +67,21 @@ class Pycuda(ModuleType):
 
     def Device(self, index: int) -> Any:
         context = SimpleNamespace(push=lambda: self.stack.append("primary"))
+
+        def retain() -> Any:
+            self.calls.append("retain the primary context")
+            return context
+
         return SimpleNamespace(
-            name=lambda: "GPU", compute_capability=lambda: (9, 0), retain_primary_context=lambda: context
+            name=lambda: "GPU", compute_capability=lambda: (9, 0), retain_primary_context=retain
         )
+
+    def synchronize(self) -> None:
+        assert all(source() is not None for source in self.sources), (
+            "a source went before its upload was done"
+        )
+        self.sources.clear()
+        self.shim.synchronize()
 
     def mem_alloc(self, size: int) -> Any:
         assert self.stack
@@ -71,7 +89,12 @@ class Pycuda(ModuleType):
 
     def pagelocked_empty(self, shape: Any, dtype: Any, order: str = "C", mem_flags: int = 0) -> Any:
         assert self.stack
-        return np.empty(shape, dtype)
+        array = np.empty(shape, dtype)
+        weakref.finalize(array, self._locked_gone).atexit = False
+        return array
+
+    def _locked_gone(self) -> None:
+        self.freed_outside += not self.stack
 
     def memset_d8_async(self, address: int, value: int, size: int, stream: Any) -> None:
         assert value == 0
@@ -130,13 +153,15 @@ class Function:
 class Copy:
     """Memcpy2D."""
 
-    __slots__ = ("cuda", "dst_pitch", "height", "source", "src_pitch", "target", "width_in_bytes")
+    __slots__ = ("cuda", "dst_pitch", "height", "host", "source", "src_pitch", "target", "width_in_bytes")
 
     def __init__(self, cuda: Pycuda) -> None:
         self.cuda = cuda
+        self.host: weakref.ref[np.ndarray] | None = None
 
     def set_src_host(self, array: np.ndarray) -> None:
         self.source = array.ctypes.data
+        self.host = weakref.ref(array)
 
     def set_dst_host(self, array: np.ndarray) -> None:
         assert array.flags.writeable
@@ -155,6 +180,8 @@ class Copy:
         pitches = number(self.dst_pitch), number(self.src_pitch)
         assert min(pitches) >= width  # else CUDA_ERROR_INVALID_VALUE
         self.cuda.shim.copy(self.target, pitches[0], self.source, pitches[1], width, rows)
+        if self.host is not None:
+            self.cuda.sources.append(self.host)
 
 
 @pytest.fixture
@@ -198,6 +225,53 @@ def test_engines_are_told_apart_by_the_drivers_release(cuda, monkeypatch) -> Non
         prints.add(cuda_driver.PycudaDriver().fingerprint)
     assert len(prints) == 2
     assert all("GPU 9.0" in each and "13000" in each for each in prints)
+
+
+class Libcuda:
+    """What is asked of libcuda itself."""
+
+    def __init__(self, calls: list[str], code: int = 0) -> None:
+        self.calls, self.code = calls, code
+
+    def cuDeviceGet(self, place: Any, index: int) -> int:
+        assert index == 0
+        return self.code
+
+    def cuDevicePrimaryCtxSetFlags_v2(self, device: Any, flags: int) -> int:
+        self.calls.append(f"primary context flags {flags}")
+        return 0
+
+
+def test_the_primary_context_is_one_that_ffmpeg_shares(cuda, monkeypatch) -> None:
+    """It refuses one that waits otherwise: NVDEC and NVENC would be left to the cores on every machine."""
+    library = Libcuda(cuda.calls)
+    monkeypatch.setattr(
+        cuda_probe, "ctypes", SimpleNamespace(**vars(ctypes) | {"CDLL": lambda name: library})
+    )
+    cuda_driver.PycudaDriver()
+    assert cuda.calls == ["primary context flags 4", "retain the primary context"]
+    for broken in (Libcuda(cuda.calls, code=101), object()):
+        monkeypatch.setattr(
+            cuda_probe,
+            "ctypes",
+            SimpleNamespace(**vars(ctypes) | {"CDLL": lambda name, broken=broken: broken}),
+        )
+        cuda_driver.PycudaDriver()
+
+
+def test_page_locked_memory_goes_inside_of_the_context(cuda) -> None:
+    """Blocks come back in whatever thread; where none is current there, pycuda would keep the memory for ever."""
+    driver = cuda_driver.PycudaDriver()
+    pool = Pool(driver)
+    with driver.current():
+        held = [pool.host((1000,)) for _ in range(50)]
+    held.clear()
+    gc.collect()
+    assert sum(pool.idle().values()) == 50
+    with driver.current():
+        pool.host((1000,))
+    assert sum(pool.idle().values()) <= 33
+    assert cuda.freed_outside == 0
 
 
 def test_its_errors_are_ours(cuda, monkeypatch) -> None:
