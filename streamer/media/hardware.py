@@ -89,9 +89,13 @@ def open_on_gpu(path: Path) -> av.container.InputContainer:
     this stream may show only at its first picture.
     """
     try:
-        return av.open(f"file:{path}", metadata_errors="replace", hwaccel=on_gpu())
+        container = av.open(f"file:{path}", metadata_errors="replace", hwaccel=on_gpu())
     except _FAILURES as error:
         raise InputError(f"NVDEC does not take it ({words(error)}); decode on the CPU: {path}") from error
+    for stream in container.streams.video:
+        if stream.codec_context is not None:
+            stream.codec_context.thread_count = 1  # each thread takes surfaces of NVDEC's, which has 32
+    return container
 
 
 class LiveDecoding:

@@ -7,6 +7,7 @@ the shim's kind), and x264, which takes the surfaces that NVENC would get. Sourc
 # ruff: noqa: F811 - fixtures of another file are arguments here
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -92,7 +93,7 @@ def nvdec(monkeypatch: pytest.MonkeyPatch) -> type[Context]:
     )
     monkeypatch.setattr(FileSource, "_context", held, raising=False)
     monkeypatch.setattr(hardware, "try_file", lambda path: hardware.Answer(True, "decoded by NVDEC"))
-    monkeypatch.setattr(hardware, "open_on_gpu", lambda path: av.open(str(path)))
+    monkeypatch.setattr(hardware, "on_gpu", lambda: None)
     return kind
 
 
@@ -118,6 +119,16 @@ def test_pictures_of_nvdec_never_visit_the_host(gpu, nvdec, tmp_path, monkeypatc
     ours = list(decoded(path, gpu))
     assert len(ours) == 12
     check_on_gpu(ours, wanted)
+
+
+def test_nvdec_is_not_asked_by_many_threads(gpu, nvdec, tmp_path) -> None:
+    """Each takes surfaces of its own: with 16, as FFmpeg starts on as many cores, NVDEC refuses what it can decode."""
+    path = clips.make(tmp_path / "clip.mp4", CLIP)
+    with FileSource(path, tally=Tally(), groups=False, device=gpu) as source:
+        assert list(source)
+        assert source._context.thread_count == 1
+    with FileSource(path, tally=Tally(), groups=False) as source:
+        assert source._context.thread_count != 1 or os.cpu_count() == 1
 
 
 def test_a_picture_that_does_not_suit_goes_through_the_cores(gpu, nvdec, tmp_path) -> None:
