@@ -44,7 +44,8 @@ KNOWN = {
     "device/cuda.py:CudaDevice.views": {"luma", "chroma"},
     "device/cuda.py:CudaDevice.thumbnail": {"luma"},
     "device/cuda.py:CudaDevice.cover": {"luma", "chroma"},
-    "device/cuda.py:CudaDevice.surface": {"luma", "chroma"},  # a copy on the GPU, for picture_on_gpu
+    "device/cuda.py:CudaDevice.copy_into": {"luma", "chroma"},  # on the GPU, for CudaLender
+    "device/cuda.py:CudaLender.surface": {"luma"},  # a copy on the GPU, for picture_on_gpu
     "device/cuda.py:CudaDevice._planes": {"luma", "chroma"},
     "device/cuda.py:CudaDevice._hand_back": {"luma", "chroma"},  # into the frame they came from
     "device/cuda.py:_surfaces": {"luma", "chroma"},
@@ -54,7 +55,7 @@ KNOWN = {
     # a frame as an encoder's picture: the callers take Redacted only
     "media/picture.py:picture_from_frame": {"luma", "chroma", "from_dlpack"},
     "media/hardware.py:GpuPictures.picture_on_gpu": {"from_dlpack"},
-    "media/hardware.py:_one_picture": {"picture_on_gpu"},  # black, to try the encoder
+    "media/hardware.py:try_picture": {"picture_on_gpu"},  # black, to try the encoder
     "media/hardware.py:_clip": {"mux"},  # a clip of our own, in memory
     "media/picture.py:_samples_into": {"tobytes"},
     "media/picture.py:vectors_of": {"to_ndarray"},  # motion vectors, no samples
@@ -63,7 +64,8 @@ KNOWN = {
     "media/sink.py:FileSink._mux": {"mux_one"},
     "media/splice.py:SplicedVideo.encode": {"picture_from_frame"},
     # live: the encoder refuses whatever is not Redacted, Egress whatever is not Encoded
-    "media/live_encoder.py:LiveEncoder.encode": {"picture_from_frame", "Encoded"},
+    "media/live_encoder.py:LiveEncoder.encode": {"Encoded"},
+    "media/live_encoder.py:LiveEncoder._packets": {"picture_from_frame", "picture_on_gpu"},  # of encode
     "media/remux.py:Remuxer._flush": {"mux_one"},  # owners: HLS, recordings and push, which are Outlets
     "media/hls.py:Hls.send": {"Remuxer"},
     "media/record.py:Recorder._write_segment": {"Remuxer"},

@@ -97,18 +97,26 @@ class Session(Protocol):
         """Its outputs on the host, batch first; they stay valid until the next call."""
 
 
+class Lender(Protocol):
+    """Hands frames to one hardware encoder. Keep it as long as that, which remembers the addresses of surfaces."""
+
+    stream: int  # CUstream for the encoder alone: nothing of ours waits for what it does
+
+    def surface(self, frame: Frame) -> tuple[Plane, Plane]:
+        """A copy of both planes, complete on return, for the encoder, who takes the memory behind luma for chroma.
+
+        Its memory is used for another frame once nobody holds the planes. Raises DeviceError.
+        """
+
+
 class VideoMemory(Protocol):
     """Memory that a chip's own video decoder and encoder share with us, so that pictures need not visit the host."""
-
-    @property
-    def stream(self) -> int:
-        """The CUstream in whose order everything happens."""
 
     def own(self, plane: Any) -> Plane:
         """Our writable copy of a plane that lies there."""
 
-    def surface(self, frame: Frame) -> tuple[Plane, Plane]:
-        """A copy of both planes for the encoder, who takes the memory behind luma for chroma. Raises DeviceError."""
+    def lender(self) -> Lender:
+        """For one encoder. Raises DeviceError."""
 
 
 class Device(Protocol):

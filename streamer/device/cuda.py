@@ -34,8 +34,8 @@ from streamer.device.cuda_memory import (
     DeviceTensor,
     Memory,
     Pool,
+    Surfaces,
     new_plane,
-    new_surface,
     views_at_once,
 )
 from streamer.device.dlpack import CUDA, CUDA_MANAGED, shared
@@ -69,6 +69,7 @@ class CudaDevice:
         self._load = load
         self._half = half
         self._mirrors: dict[int, _Planes] = {}  # by id of a luma plane in main memory: Note [Mirrored frames]
+        self._side_streams: list[Any] = []  # of encoders that are gone
         with driver.current():
             driver.load(resources.path("kernels/streamer.fatbin").read_bytes())
 
@@ -77,25 +78,27 @@ class CudaDevice:
         """NVDEC and NVENC work in this memory; media.hardware finds out whether they are there."""
         return self
 
-    @property
-    def stream(self) -> int:
-        """The one CUstream."""
-        return self.driver.stream
-
-    def surface(self, frame: Frame) -> tuple[Plane, Plane]:
-        """A copy of a frame in one block, chroma right behind luma: NVENC is told of luma's address alone.
-
-        The planes are taken from where they lie: never from a mirror, which may be older than what covers the frame.
-        """
+    def lender(self) -> "CudaLender":
+        """What hands frames to one NVENC encoder."""
         with self.driver.current():
-            surface = new_surface(self.pool, *frame.luma.shape)
-            for ours, theirs in zip(surface, (frame.luma, frame.chroma), strict=True):
-                if isinstance(theirs, DevicePlane):
-                    self._copied(ours, theirs.address, theirs.pitch)
-                else:
-                    self._sent_to(ours, theirs)
-            self.driver.synchronize()
-            return surface
+            stream = self._side_streams.pop() if self._side_streams else self.driver.side_stream()
+        lender = CudaLender(self, int(stream.handle))
+        weakref.finalize(
+            lender, self._side_streams.append, stream
+        ).atexit = False  # its encoder may still close
+        return lender
+
+    def copy_into(self, surface: tuple[DevicePlane, DevicePlane], frame: Frame) -> None:
+        """Copy a frame's planes from where they lie; complete on return. Call inside of `driver.current()`.
+
+        Never from a mirror, which may be older than what covers the frame.
+        """
+        for ours, theirs in zip(surface, (frame.luma, frame.chroma), strict=True):
+            if isinstance(theirs, DevicePlane):
+                self._copied(ours, theirs.address, theirs.pitch)
+            else:
+                self._sent_to(ours, theirs)
+        self.driver.synchronize()
 
     def own(self, plane: Any) -> Plane:
         """A copy on the GPU of an array of uint8, or of GPU memory that offers DLPack."""
@@ -278,6 +281,22 @@ class CudaDevice:
         if host.shape[1]:
             self.driver.upload(memory.address, host.shape[1], host)
         return memory
+
+
+class CudaLender:
+    """The Lender of one NVENC encoder."""
+
+    def __init__(self, device: CudaDevice, stream: int) -> None:
+        self.stream = stream
+        self._device = device
+        self._surfaces = Surfaces(device.pool)
+
+    def surface(self, frame: Frame) -> tuple[Plane, Plane]:
+        """In one block, chroma right behind luma: NVENC is told of luma's address alone."""
+        with self._device.driver.current():
+            surface = self._surfaces.take(*frame.luma.shape)
+            self._device.copy_into(surface, frame)
+            return surface
 
 
 def _surfaces(

@@ -14,6 +14,8 @@ from streamer.device import cuda_probe
 from streamer.device.dlpack import CUDA
 from streamer.errors import DeviceError
 
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
+
 
 class Driver(Protocol):
     """One GPU with one stream, in whose order everything happens. Every call raises DeviceError if the GPU fails.
@@ -62,6 +64,9 @@ class Driver(Protocol):
 
     def synchronize(self) -> None:
         """Wait until all that was started is done."""
+
+    def side_stream(self) -> Any:
+        """Another stream, which waits for nothing of the first and is not waited for; `handle` is its CUstream."""
 
     def mark(self) -> Any:
         """A point in the stream's time."""
@@ -174,6 +179,10 @@ class PycudaDriver:
         sources, self._sources = self._sources, []  # another thread may add some while this one waits
         self._stream.synchronize()
         del sources
+
+    def side_stream(self) -> Any:
+        """One that the legacy default stream does not hold up either."""
+        return self._cuda.Stream(_NON_BLOCKING)
 
     def mark(self) -> Any:
         """A CUDA event."""

@@ -179,15 +179,38 @@ def new_plane(pool: Pool, shape: tuple[int, ...]) -> DevicePlane:
     return DevicePlane(pool, shape, memory.address, pitch, memory)
 
 
-def new_surface(pool: Pool, height: int, width: int) -> tuple[DevicePlane, DevicePlane]:
-    """Luma and chroma of an even size in one block with any content, chroma right behind luma, of one pitch."""
-    step = pool.driver.alignment
-    pitch = -(-width // step) * step
-    memory = pool.take(pitch * height * 3 // 2)
-    return (
-        DevicePlane(pool, (height, width), memory.address, pitch, memory),
-        DevicePlane(pool, (height // 2, width // 2, 2), memory.address + pitch * height, pitch, memory),
-    )
+class Surfaces:
+    """Surfaces for one encoder, which registers each address that it is given, and is never told that one was freed.
+
+    So blocks stay here, to be used again when nobody holds them, until this goes.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._spare: dict[int, list[Memory]] = {}
+
+    def take(self, height: int, width: int) -> tuple[DevicePlane, DevicePlane]:
+        """Luma and chroma of an even size in one block with any content, chroma right behind luma, of one pitch.
+
+        Raises DeviceError; call inside of `driver.current()`.
+        """
+        step = self._pool.driver.alignment
+        pitch = -(-width // step) * step
+        size = pitch * height * 3 // 2
+        spare = self._spare.setdefault(size, [])
+        memory = spare.pop() if spare else self._pool.take(size)
+        loan = _Loan()
+        weakref.finalize(loan, spare.append, memory).atexit = False
+        return (
+            DevicePlane(self._pool, (height, width), memory.address, pitch, loan),
+            DevicePlane(
+                self._pool, (height // 2, width // 2, 2), memory.address + pitch * height, pitch, loan
+            ),
+        )
+
+
+class _Loan:
+    """Held by the planes of a surface: when it goes, nobody has them any more."""
 
 
 class DeviceTensor:

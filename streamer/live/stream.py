@@ -29,7 +29,7 @@ from streamer.live.supervisor import Connect, Supervisor
 from streamer.live.timing import TIME_BASE, Pacer, Timeline
 from streamer.media.egress import SOUND, Egress, Encoded, Outlet
 from streamer.media.hardware import LiveDecoding
-from streamer.media.live_encoder import EncoderSpec, LiveEncoder
+from streamer.media.live_encoder import EncoderSpec, LiveEncoder, LiveEncoding
 from streamer.media.live_source import LiveSource, LiveSpec
 from streamer.media.sound import Sound
 from streamer.tally import Tally
@@ -83,6 +83,7 @@ class LiveStream:
         self.governor = Governor()
         self.results: deque[FrameResult] = deque(maxlen=_REMEMBERED)
         self.decoding = LiveDecoding(studio.device.video)
+        self.encoding = LiveEncoding(studio.device.video)
         self.encoder: LiveEncoder | None = None
         self.side_encoder: SideEncoder | None = None
         self.wants_side: Callable[[], bool] = lambda: False  # whether a viewer needs VP8
@@ -250,9 +251,8 @@ class LiveStream:
         try:
             if self.encoder is None:
                 rate = min(60.0, max(1.0, 1 / self._pacer.interval_s))
-                self.encoder = LiveEncoder(
-                    EncoderSpec(item.frame.size, rate, bit_rate=self.settings.bit_rate)
-                )
+                spec = EncoderSpec(item.frame.size, rate, bit_rate=self.settings.bit_rate)
+                self.encoder = LiveEncoder(spec, self.encoding)
             with self.tally.stage("encode"):
                 packets = self.encoder.encode(item, pts)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing of the picture has left

@@ -2,10 +2,12 @@
 
 # Note [GPU pictures]
 A picture that NVDEC decoded lies in a surface of the decoder, as a reference frame does: `own` takes our copy of its
-planes, GPU to GPU. NVENC is told of one address and one pitch and takes what lies behind luma for chroma, whatever
-the picture says: two planes from two places would put somebody else's memory, perhaps a raw picture, into the
-video. So it gets `surface`, a copy of the masked planes in one block, which lives until FFmpeg lets go of it. Both
-sides use the primary CUDA context, as `streamer.device.cuda_driver` does, and NVENC our stream.
+planes, GPU to GPU. NVENC is told of one address and one pitch and takes what lies behind luma for chroma, and as much
+of both as it was opened for, whatever the picture says: two planes from two places, or a smaller picture, would put
+somebody else's memory, perhaps a raw picture, into the video. So it gets a copy of the masked planes in one block
+(`Lender.surface`), of its own size and no other, which is not written again until FFmpeg lets go of it. All sides use
+the primary CUDA context, as `streamer.device.cuda_driver` does. What NVENC is given is complete, so it works in a
+stream of its own: in ours, all that follows would wait until it has encoded.
 """
 
 import io
@@ -21,14 +23,15 @@ from av.video.frame import CudaContext
 
 from streamer.config import OutputPolicy
 from streamer.device.base import VideoMemory
-from streamer.errors import InputError, StreamerError
-from streamer.frame import Frame, Size
+from streamer.errors import InputError, OutputError, StreamerError
+from streamer.frame import Color, Frame, Size
 from streamer.media.encoders import NVENC, RECIPES, Shape, gpu_options, set_up
 from streamer.media.picture import Timing, color_of, is_mirrored, stamp, turn_of
 
 _SIDE = 256  # pixels of the pictures that are tried; NVENC refuses very small ones
+_UNKNOWN = Color()
 ON_CORES = "decoded on the cores"
-_FAILURES = (av.error.FFmpegError, OSError, RuntimeError, ValueError, NotImplementedError)
+FAILURES = (av.error.FFmpegError, OSError, RuntimeError, ValueError, NotImplementedError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ def try_decoding(codec: str = "h264") -> Answer:
         clip = _clip({"h264": "libx264", "hevc": "libx265"}[codec])
         with av.open(clip, "r", hwaccel=on_gpu()) as container:
             picture = next(container.decode(video=0))
-    except (*_FAILURES, StopIteration, KeyError) as error:
+    except (*FAILURES, StopIteration, KeyError) as error:
         return Answer(False, f"NVDEC does not decode {codec} here ({words(error)})")
     if picture.format.name != "cuda":
         return Answer(False, f"NVDEC left {codec} to the CPU ({picture.format.name})")
@@ -62,7 +65,7 @@ def try_encoding(codec: str = "h264") -> Answer:
         picture = av.VideoFrame(_SIDE, _SIDE, "nv12")
         picture.pts = 0
         packets = [*context.encode(picture), *context.encode(None)]  # type: ignore[attr-defined]
-    except (*_FAILURES, KeyError) as error:
+    except (*FAILURES, KeyError) as error:
         return Answer(False, f"NVENC does not encode {codec} here ({words(error)})")
     return Answer(bool(packets), f"NVENC encodes {codec}" if packets else f"NVENC made nothing of {codec}")
 
@@ -73,7 +76,7 @@ def try_file(path: Path) -> Answer:
         with open_on_gpu(path) as container:
             stream = container.streams.best("video")
             picture = next(container.decode(stream)) if stream is not None else None
-    except (*_FAILURES, InputError, StopIteration) as error:
+    except (*FAILURES, InputError, StopIteration) as error:
         return Answer(False, f"{ON_CORES}: NVDEC does not take it ({words(error)})")
     assert picture is None or isinstance(picture, av.VideoFrame)
     problem = "no video stream" if picture is None else _misfit(picture, None)
@@ -90,7 +93,7 @@ def open_on_gpu(path: Path) -> av.container.InputContainer:
     """
     try:
         container = av.open(f"file:{path}", metadata_errors="replace", hwaccel=on_gpu())
-    except _FAILURES as error:
+    except FAILURES as error:
         raise InputError(f"NVDEC does not take it ({words(error)}); decode on the CPU: {path}") from error
     for stream in container.streams.video:
         if stream.codec_context is not None:
@@ -153,15 +156,24 @@ def frame_on_gpu(picture: av.VideoFrame, timing: Timing, memory: VideoMemory) ->
 
 
 class GpuPictures:
-    """Masked frames as pictures for one NVENC encoder."""
+    """Masked frames as pictures for one NVENC encoder of that size. Keep it as long as the encoder."""
 
-    def __init__(self, memory: VideoMemory) -> None:
-        self._memory = memory
-        self._context = CudaContext(0, primary_ctx=True, cuda_stream=memory.stream)
+    def __init__(self, memory: VideoMemory, size: Size) -> None:
+        """Raises DeviceError."""
+        self._size = size.even
+        self._lender = memory.lender()
+        self._context = CudaContext(0, primary_ctx=True, cuda_stream=self._lender.stream)
 
     def picture_on_gpu(self, frame: Frame) -> av.VideoFrame:
-        """A copy of the frame where NVENC finds it. See Note [GPU pictures]. Raises DeviceError."""
-        surface = self._memory.surface(frame)
+        """A copy of the frame where NVENC finds it, wherever it lies. See Note [GPU pictures].
+
+        Raises OutputError for a frame of another size, DeviceError if the GPU fails.
+        """
+        if frame.planes_size != self._size:
+            raise OutputError(
+                f"a picture of {frame.size.width} x {frame.size.height} for an encoder of another size"
+            )
+        surface = self._lender.surface(frame)
         picture = av.VideoFrame.from_dlpack(surface, format="nv12", cuda_context=self._context)
         stamp(picture, frame)
         return picture
@@ -172,9 +184,12 @@ def try_encoder(codec: str, policy: OutputPolicy, shape: Shape, memory: VideoMem
     problem = _not_for_nvenc(codec, policy, shape)
     if problem is None:
         try:
-            made = _one_picture(codec, policy, shape, GpuPictures(memory))
-            problem = None if made else "it made nothing"
-        except (*_FAILURES, StreamerError) as error:
+            context = av.VideoCodecContext.create(NVENC[codec].encoder, "w")
+            assert isinstance(context, av.VideoCodecContext)
+            set_up(context, codec, shape, NVENC[codec].pixel_format)
+            context.options = gpu_options(codec, policy)
+            try_picture(context, GpuPictures(memory, shape.size), shape.color)
+        except (*FAILURES, StreamerError) as error:
             problem = words(error)
     if problem is not None:
         return Answer(False, f"encoded on the cores by {RECIPES[codec].encoder}: no NVENC ({problem})")
@@ -191,18 +206,19 @@ def _not_for_nvenc(codec: str, policy: OutputPolicy, shape: Shape) -> str | None
     return None if shape.size == shape.size.even else "the size is odd"
 
 
-def _one_picture(codec: str, policy: OutputPolicy, shape: Shape, pictures: GpuPictures) -> bool:
-    size = shape.size
+def try_picture(context: av.VideoCodecContext, pictures: GpuPictures, color: Color = _UNKNOWN) -> None:
+    """Let an NVENC encoder, which opens with its first picture, encode a black one; it is of no use afterwards.
+
+    Raises OutputError or one of FAILURES or what `picture_on_gpu` raises.
+    """
+    size = Size(context.width, context.height)
     black = Frame(
         np.zeros((size.height, size.width), np.uint8),
         np.full((size.height // 2, size.width // 2, 2), 128, np.uint8),
-        size, 0, 0, shape.time_base, shape.color,
+        size, 0, 0, Fraction(context.time_base or 1), color,
     )  # fmt: skip
-    context = av.VideoCodecContext.create(NVENC[codec].encoder, "w")
-    assert isinstance(context, av.VideoCodecContext)
-    set_up(context, codec, shape, NVENC[codec].pixel_format)
-    context.options = gpu_options(codec, policy)
-    return bool([*context.encode(pictures.picture_on_gpu(black)), *context.encode(None)])
+    if not [*context.encode(pictures.picture_on_gpu(black)), *context.encode(None)]:
+        raise OutputError("it made nothing")
 
 
 def on_gpu() -> HWAccel:

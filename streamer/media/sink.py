@@ -183,7 +183,7 @@ class FileSink:
             self.encoding = answer.reason
             if answer.works:
                 recipe, options = NVENC[self.codec], gpu_options(self.codec, policy)
-                self._gpu = hardware.GpuPictures(memory)
+                self._gpu = hardware.GpuPictures(memory, self._shape.size)
                 self._early = []  # NVENC opens with its first picture, and the file's header waits for it
         self._encode(recipe, options)
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -169,6 +170,10 @@ class ShimDriver:
 
     def synchronize(self) -> None:
         self._check("synchronize")
+
+    def side_stream(self) -> Any:
+        self._check("side_stream")
+        return SimpleNamespace(handle=0)
 
     def mark(self) -> Any:
         return time.perf_counter()

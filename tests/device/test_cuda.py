@@ -1,6 +1,7 @@
 """The CUDA device over its driver: memory, failures, other libraries' memory. Kernels run in the shim."""
 
 import gc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -140,6 +141,42 @@ def test_idle_memory_makes_room_for_another_size(gpu, driver, monkeypatch) -> No
     mask_some(gpu, Size(960, 480), 1)
     with pytest.raises(DeviceError, match="out of memory"):
         mask_some(gpu, Size(4096, 2160), 1)
+
+
+def test_what_an_encoder_was_told_of_is_not_freed_before_it(gpu, driver) -> None:
+    """It registers addresses, and encodes what lies there: memory that went meanwhile may hold somebody's face."""
+    lender, other = gpu.lender(), gpu.lender()
+    frames = [noise(Size(96, 64), seed) for seed in range(40)]
+    held = [lender.surface(frame) for frame in frames]
+    addresses = {luma.address for luma, _ in held}
+    assert len(addresses) == 40
+    held.clear()
+    with driver.current():
+        gpu.pool._release(list(gpu.pool._spare))  # as where another size does not fit
+    assert addresses <= driver._memory.keys()
+    assert other.surface(frames[0])[0].address not in addresses
+    again = lender.surface(frames[1])
+    assert again[0].address in addresses
+    assert (np.asarray(again[0]) == frames[1].luma).all()
+    assert (np.asarray(again[1]) == frames[1].chroma).all()
+    del lender
+    taken = again[0].address
+    assert taken in driver._memory  # FFmpeg may hold the last one longer
+    del again
+    with driver.current():
+        gpu.pool._release(list(gpu.pool._spare))
+    assert taken not in driver._memory
+
+
+def test_each_encoder_has_a_stream_that_ours_does_not_wait_for(gpu, driver, monkeypatch) -> None:
+    made: list[int] = []
+    monkeypatch.setattr(
+        driver, "side_stream", lambda: made.append(1) or SimpleNamespace(handle=100 + len(made))
+    )
+    first, second = gpu.lender(), gpu.lender()
+    assert {first.stream, second.stream} == {101, 102}
+    del first
+    assert gpu.lender().stream == 101  # used again, never destroyed under an encoder that is still closing
 
 
 def test_an_upload_serves_view_thumbnail_and_redaction(gpu, driver, monkeypatch) -> None:

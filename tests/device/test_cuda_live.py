@@ -1,4 +1,7 @@
-"""A live stream whose GPU vanishes: what comes after is covered, nothing of the face leaves, the stream goes on."""
+"""Live streams on the GPU: decoded and encoded there where the chip does, covered where it vanishes, never stopped.
+
+NVENC is stood in for by x264, which takes the surfaces that NVENC would get (their memory is the shim's kind).
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,20 +12,23 @@ import av
 import numpy as np
 import pytest
 
-from streamer.config import settings_from
+from streamer.config import Style, settings_from
 from streamer.device.cuda import CudaDevice
-from streamer.errors import DeviceError, InputError
-from streamer.frame import Frame
+from streamer.errors import DeviceError, InputError, OutputError, RedactionError
+from streamer.frame import Frame, FrameResult, Redacted, Size
 from streamer.live.detecting import SharedDetector
 from streamer.live.settings import StreamSettings
 from streamer.live.stream import LiveStream, Studio
-from streamer.media import hardware, live_source
+from streamer.masking import whole
+from streamer.media import encoders, hardware, live_encoder, live_source
+from streamer.media.hardware import GpuPictures
+from streamer.media.live_encoder import EncoderSpec, LiveEncoder, LiveEncoding
 from streamer.media.live_source import LiveSource, LiveSpec
 from streamer.proof import scene
 from streamer.tally import Tally
 from streamer.zones import Zones
 from tests import clips
-from tests.device.conftest import check_on_gpu, no_network
+from tests.device.conftest import check_on_gpu, no_network, noise
 from tests.device.shim_driver import ShimDriver
 from tests.device.test_cuda_video import Context
 
@@ -38,8 +44,22 @@ class Gpu(ShimDriver):
             raise DeviceError("the GPU is lost")
 
 
+@pytest.fixture
+def nvenc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with NVENC."""
+    x264 = replace(encoders.NVENC["h264"], encoder="libx264", pixel_format="nv12")
+    monkeypatch.setitem(encoders.NVENC, "h264", x264)
+    monkeypatch.setattr(live_encoder, "_NVENC", live_encoder._X264)
+
+
+ON_GPU = "libx264 on pictures of the GPU"
+
+
+@pytest.mark.parametrize("chip", ["with NVENC", "without"])
 @pytest.mark.parametrize("resident", [False, True], ids=["uploaded frames", "frames on the GPU"])
-def test_a_gpu_that_vanishes_is_covered(shim_library, resident) -> None:
+def test_a_gpu_that_vanishes_is_covered(shim_library, resident, chip, request) -> None:
+    if chip == "with NVENC":
+        request.getfixturevalue("nvenc")
     driver = Gpu(shim_library)
     device = CudaDevice(driver, no_network)
 
@@ -65,6 +85,131 @@ def test_a_gpu_that_vanishes_is_covered(shim_library, resident) -> None:
     scene.run_until(stream, done, timeout_s=120)
     assert judge.leaks == 0
     assert stream.failure is None
+    assert stream.encoder is not None
+    if chip == "with NVENC":
+        assert f"{ON_GPU} failed (the GPU is lost)" in stream.encoder.why
+    assert stream.encoder.why.endswith("libx264 opens")
+
+
+def test_masked_pictures_go_from_the_gpu_to_nvenc(shim_library, nvenc, monkeypatch) -> None:
+    """And so do those that cover for a camera that went away, which are made in main memory."""
+    driver = Gpu(shim_library)
+    device = CudaDevice(driver, no_network)
+    downloads: list[int] = []
+    real = driver.download
+    monkeypatch.setattr(
+        driver, "download", lambda host, *place: (downloads.append(host.size), real(host, *place))
+    )
+
+    def camera(size: Any) -> Iterator[Frame]:
+        for frame in scene.frames(40):
+            yield replace(frame, luma=device.own(frame.luma), chroma=device.own(frame.chroma))
+        raise InputError("the camera is away")
+
+    studio = Studio(settings_from({}), device, "in a test", SharedDetector(scene.ScriptedDetector()), Zones())
+    settings = StreamSettings(source="rtsp://camera.invalid/", late_ms=150)
+    stream = LiveStream("camera", settings, studio, connect=camera)
+    judge = scene.Judge()
+    stream.add(judge)
+    scene.run_until(stream, lambda: judge.masked >= 10 and judge.covered >= 10, timeout_s=120)
+    assert judge.leaks == 0
+    assert stream.encoder is not None
+    assert stream.encoder.why == f"{ON_GPU} opens"
+    chroma = scene.SIZE.width * scene.SIZE.height // 2
+    assert chroma not in downloads  # luma is what is tracked by: the picture is as small as that
+
+
+def redacted(device: CudaDevice, number: int, *, resident: bool, size: Size = Size(97, 63)) -> Redacted:
+    frame = noise(size, number)
+    if resident:
+        frame = replace(frame, luma=device.own(frame.luma), chroma=device.own(frame.chroma))
+    device.redact(frame, whole(size), Style.MOSAIC)
+    return Redacted(frame, FrameResult(number, number, 0.0, size.width, size.height))
+
+
+@pytest.mark.parametrize("where", ["on the GPU", "in main memory", "in turn"])
+def test_nvenc_makes_the_same_of_frames_wherever_they_lie(gpu, nvenc, where) -> None:
+    """Those that were fitted into the stream's size lie in main memory; key pictures come when asked for."""
+    spec = EncoderSpec(Size(97, 63), 25)
+    ours, wanted = LiveEncoder(spec, LiveEncoding(gpu.video)), LiveEncoder(spec)
+    assert ours.why == f"{ON_GPU} opens"
+    keys = []
+    for number in range(30):
+        if number == 20:
+            ours.want_key()
+            wanted.want_key()
+        resident = where == "on the GPU" or (where == "in turn" and number % 2 == 0)
+        (packet,) = ours.encode(redacted(gpu, number, resident=resident), number * 3600)
+        (reference,) = wanted.encode(redacted(gpu, number, resident=False), number * 3600)
+        assert bytes(packet.packet) == bytes(reference.packet)
+        assert (packet.packet.pts, packet.result.index) == (number * 3600, number)
+        keys += [number] if packet.key else []
+    assert keys == [0, 20]
+
+
+def test_nothing_raw_reaches_nvenc(gpu, nvenc, monkeypatch) -> None:
+    encoder = LiveEncoder(EncoderSpec(Size(96, 64), 25), LiveEncoding(gpu.video))
+    monkeypatch.setattr(GpuPictures, "picture_on_gpu", lambda *_: pytest.fail("handed over"))
+    with pytest.raises(RedactionError, match="not a redacted frame"):
+        encoder.encode(noise(Size(96, 64)), 0)  # type: ignore[arg-type]
+
+
+def test_nvenc_gets_no_picture_of_another_size(gpu, nvenc) -> None:
+    """It would read on behind a smaller one, where other pictures lie. The cores scale it."""
+    spec, encoding = EncoderSpec(Size(96, 64), 25), LiveEncoding(gpu.video)
+    encoder = LiveEncoder(spec, encoding)
+    with pytest.raises(OutputError, match="another size"):
+        encoder.encode(redacted(gpu, 0, resident=True, size=Size(64, 48)), 0)
+    encoder = LiveEncoder(spec, encoding)
+    assert encoder.why.startswith(f"{ON_GPU} failed (a picture of 64 x 48 for an encoder of another size)")
+    assert encoder.encode(redacted(gpu, 0, resident=True, size=Size(64, 48)), 0)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        av.error.ExternalError(1, "NVENC is lost"),
+        ValueError("NVENC"),
+        DeviceError("lost"),
+        MemoryError("NVENC"),
+    ],
+)
+def test_an_nvenc_that_fails_on_the_way_is_not_asked_again(gpu, nvenc, monkeypatch, error) -> None:
+    spec, encoding = EncoderSpec(Size(97, 63), 25), LiveEncoding(gpu.video)
+    encoder = LiveEncoder(spec, encoding)
+    assert encoder.encode(redacted(gpu, 0, resident=True), 0)
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(GpuPictures, "picture_on_gpu", fail)
+    with pytest.raises((OutputError, DeviceError, MemoryError)):
+        encoder.encode(redacted(gpu, 1, resident=True), 3600)
+    encoder = LiveEncoder(spec, encoding)
+    assert encoder.why.startswith(f"{ON_GPU} failed (")
+    (packet,) = encoder.encode(redacted(gpu, 2, resident=True), 7200)
+    assert packet.key
+    assert "failed" not in LiveEncoder(spec, LiveEncoding()).why  # other streams go on as they were
+
+
+@pytest.mark.skipif(hardware.try_encoding().works, reason="this machine has NVENC")
+def test_without_nvenc_the_cores_encode_live_and_say_why(gpu) -> None:
+    encoder = LiveEncoder(EncoderSpec(Size(97, 63), 25), LiveEncoding(gpu.video))
+    assert encoder.name == "libx264"
+    first, second, third = encoder.why.split("; ")
+    assert first.startswith("h264_nvenc on pictures of the GPU does not open (")
+    assert second.startswith("h264_nvenc does not open (")
+    assert third == "libx264 opens"
+    assert "\n" not in encoder.why
+    (packet,) = encoder.encode(redacted(gpu, 0, resident=True), 0)
+    assert packet.key
+
+
+def test_nvenc_holds_no_picture_back(gpu) -> None:
+    ways = {way.name: way for way in live_encoder._ways(EncoderSpec(Size(97, 63), 25), gpu.video)}
+    assert list(ways) == ["h264_nvenc on pictures of the GPU", "h264_nvenc", "libx264"]
+    assert all(way.options["delay"] == "0" for name, way in ways.items() if "nvenc" in name)
+    assert ways["h264_nvenc on pictures of the GPU"].pixel_format == "cuda"
 
 
 @pytest.fixture

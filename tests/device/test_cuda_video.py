@@ -329,7 +329,7 @@ def test_nvenc_finds_chroma_right_behind_luma(gpu, resident) -> None:
     shown = frame
     if resident:
         shown = replace(frame, luma=gpu.own(frame.luma), chroma=gpu.own(frame.chroma))
-    luma, chroma = gpu.surface(shown)
+    luma, chroma = gpu.lender().surface(shown)
     assert chroma.address == luma.address + luma.pitch * 62
     assert chroma.pitch == luma.pitch
     assert (np.asarray(luma) == frame.luma).all()
@@ -341,7 +341,7 @@ def test_a_covered_frame_is_encoded_covered(gpu) -> None:
     frame = noise(Size(96, 64))
     gpu.thumbnail(frame, 48)
     frame.luma[:], frame.chroma[:] = 64, 128
-    luma, chroma = gpu.surface(frame)
+    luma, chroma = gpu.lender().surface(frame)
     assert np.unique(np.asarray(luma)).tolist() == [64]
     assert np.unique(np.asarray(chroma)).tolist() == [128]
 

@@ -32,6 +32,7 @@ from streamer.live.settings import StreamSettings
 from streamer.live.stream import LiveStream, Studio
 from streamer.masking import plan_masks, whole
 from streamer.media import hardware
+from streamer.media.live_encoder import EncoderSpec, LiveEncoder, LiveEncoding
 from streamer.media.live_source import LiveSource, LiveSpec
 from streamer.media.sink import FileSink
 from streamer.media.source import FileSource
@@ -139,7 +140,7 @@ def test_the_choice_is_the_gpu(gpu) -> None:
 
 def test_ffmpeg_joins_our_context(gpu) -> None:
     """Whatever the chip decodes or encodes: FFmpeg takes no primary context that waits otherwise than its own."""
-    picture = hardware.GpuPictures(gpu).picture_on_gpu(resident(gpu, noise(Size(64, 48))))
+    picture = hardware.GpuPictures(gpu, Size(64, 48)).picture_on_gpu(resident(gpu, noise(Size(64, 48))))
     assert picture.format.name == "cuda"
 
 
@@ -212,6 +213,27 @@ def test_a_live_source_comes_from_nvdec_as_the_cores_decode_it(gpu, tmp_path) ->
         assert ours.pts == wanted.pts
         assert (np.asarray(ours.luma) == wanted.luma).all()
         assert (np.asarray(ours.chroma) == wanted.chroma).all()
+
+
+def test_nvenc_encodes_live_pictures_at_once(gpu) -> None:
+    encoder = LiveEncoder(EncoderSpec(Size(320, 240), 25), LiveEncoding(gpu.video))
+    if not encoder.why.endswith("on pictures of the GPU opens"):
+        pytest.skip(encoder.why)
+    decoder, seen, keys = av.CodecContext.create("h264", "r"), [], []
+    for number in range(30):
+        frame = resident(gpu, noise(Size(320, 240), number))
+        gpu.redact(frame, whole(frame.size), Style.SOLID)
+        if number == 20:
+            encoder.want_key()
+        item = Redacted(frame, FrameResult(number, 0, 0, 320, 240))
+        (packet,) = encoder.encode(item, number * 3600)  # none is held back
+        assert packet.packet.pts == number * 3600
+        keys += [number] if packet.key else []
+        seen += decoder.decode(av.Packet(bytes(packet.packet)))
+    assert keys == [0, 20]
+    assert len(seen) >= 25
+    for picture in seen:
+        assert np.abs(picture.to_ndarray(format="gray").astype(int) - SOLID_LUMA).max() <= 3
 
 
 @pytest.mark.parametrize("where", ["main memory", "the GPU"])

@@ -55,7 +55,7 @@ class Pycuda(ModuleType):
         self.Error = type("Error", (Exception,), {})
         self.MemoryError = type("MemoryError", (self.Error,), {})
         self.Context = SimpleNamespace(pop=self.stack.pop)
-        self.Stream = lambda: SimpleNamespace(handle=77, synchronize=self.synchronize)
+        self.Stream = lambda flags=0: SimpleNamespace(handle=77 + number(flags), synchronize=self.synchronize)
         monkeypatch.setitem(sys.modules, "pycuda", ModuleType("pycuda"))
         monkeypatch.setitem(sys.modules, "pycuda.driver", self)
         sys.modules["pycuda"].driver = self  # type: ignore[attr-defined]
@@ -208,7 +208,9 @@ def test_the_whole_device_runs_over_it(cuda, style) -> None:
     for ours in (frame, resident):
         assert np.abs(np.asarray(ours.luma).astype(int) - wanted.luma).max() <= slack
         assert np.abs(np.asarray(ours.chroma).astype(int) - wanted.chroma).max() <= slack
-    luma, _ = device.surface(resident)
+    lender = device.lender()
+    assert lender.stream == 78  # none that ours waits for
+    luma, _ = lender.surface(resident)
     device.cover(resident)
     assert len(np.unique(np.asarray(resident.luma))) == 1
     assert (np.asarray(luma) == np.asarray(luma)).all()
