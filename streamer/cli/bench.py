@@ -5,13 +5,13 @@ import os
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from streamer import bench, live_bench, load, models
+from streamer import bench, live_bench, load, models, resident_bench
 from streamer.cli.flags import settings_of
 from streamer.cli.image import PICTURES
 from streamer.config import Settings
@@ -129,16 +129,19 @@ def _live(plan: live_bench.Plan, settings: Settings, as_json: bool) -> None:
 def _cuda(source: Path, settings: Settings, rounds: int, batch: int, as_json: bool) -> None:
     spec = models.find(settings.detect.model)
     gpu = open_cuda(cuda_bench.Stopwatch, settings.detect, spec)
+    batch = min(batch, gpu.most_views(spec.side or settings.detect.side))
     with FileSource(source, tally=Tally(), audio=False, groups=False) as video:
         frames = list(islice((item for item in video if isinstance(item, Frame)), batch))
     box = letterbox(frames[0].size, settings.detect.side, spec.stride)
     stages = cuda_bench.measure(gpu, frames, box, spec, settings.mask.style, rounds)
+    whole = resident_bench.measure(frames, settings, batch, rounds)
     runs = bench.end_to_end(source, settings, rounds)
     if as_json:
         values = {
             "gpu": gpu.driver.fingerprint,
             "machine": bench.machine(),
             "resident": [asdict(stage) | {"fps": round(stage.rate, 1)} for stage in stages],
+            "detect_track_mask": {name: run.as_dict() for name, run in whole.items()},
             "end_to_end": {name: run.as_dict() for name, run in runs.items()},
         }
         print(json.dumps(values, indent=2))
@@ -164,18 +167,22 @@ def _cuda(source: Path, settings: Settings, rounds: int, batch: int, as_json: bo
             stage.name, f"{stage.median_ms:.3f}", f"{stage.p95_ms:.3f}", floor, f"{stage.rate:.0f}", *cpu
         )
     Console().print(table)
+    masked = Table(title=f"{source.name}: detect, track and mask resident frames, streams at once: {batch}")
+    for name in ("device", "ms a frame", "p95, ms a frame", "frames a second", "masks a frame"):
+        masked.add_column(name, justify="right" if "frame" in name else "left")
+    for name, each in whole.items():
+        masked.add_row(name, *_rates(each.as_dict(), each.rate), f"{each.masks / each.frames:.1f}")
+    Console().print(masked)
     ends = Table(title=f"{source.name}: file to file, median of {rounds} rounds")
     for name in ("device", "ms a frame", "p95, ms a frame", "frames a second", "pictures"):
         ends.add_column(name, justify="right" if "frame" in name else "left")
     for name, run in runs.items():
-        values = run.as_dict()
-        times = (
-            f"{values['median_ms_per_frame']:.2f}",
-            f"{values['p95_ms_per_frame']:.2f}",
-            f"{run.rate:.0f}",
-        )
-        ends.add_row(name, *times, f"{run.decoding}, {run.encoding}")
+        ends.add_row(name, *_rates(run.as_dict(), run.rate), f"{run.decoding}, {run.encoding}")
     Console().print(ends)
+
+
+def _rates(values: dict[str, Any], rate: float) -> tuple[str, str, str]:
+    return (f"{values['median_ms_per_frame']:.3f}", f"{values['p95_ms_per_frame']:.3f}", f"{rate:.0f}")
 
 
 def _requests(source: Path, requests: int, as_json: bool) -> None:

@@ -4,6 +4,7 @@ import ctypes
 import hashlib
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ _PROBLEMS = {
     2: "no such kernel",
     3: "an argument of another size",
 }
+
+_ONE_KERNEL = threading.Lock()  # at a time, as in a stream: the shim's fibres are those of one thread
 
 UNTOUCHED = 0xA5  # what new memory is filled with
 
@@ -91,12 +94,20 @@ class ShimDriver:
         self._library.shim_sizeof.restype = ctypes.c_size_t
         self._reversed = reversed_order
         self._memory: dict[int, Any] = {}
-        self._depth = 0
+        self._thread = threading.local()  # contexts are current in threads
         self.launches: list[str] = []
         self.fail_at: str | None = None  # a kernel or call that fails from now on
 
     def sizeof(self, which: int) -> int:
         return int(self._library.shim_sizeof(which))
+
+    @property
+    def _depth(self) -> int:
+        return getattr(self._thread, "depth", 0)
+
+    @_depth.setter
+    def _depth(self, depth: int) -> None:
+        self._thread.depth = depth
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -157,14 +168,15 @@ class ShimDriver:
         assert np.prod(block) <= 1024
         assert max(grid[1:]) < 65536
         data = np.array(args).tobytes()
-        code = self._library.shim_launch(
-            kernel.encode(),
-            (ctypes.c_uint * 3)(*grid),
-            (ctypes.c_uint * 3)(*block),
-            data,
-            len(data),
-            self._reversed,
-        )
+        with _ONE_KERNEL:
+            code = self._library.shim_launch(
+                kernel.encode(),
+                (ctypes.c_uint * 3)(*grid),
+                (ctypes.c_uint * 3)(*block),
+                data,
+                len(data),
+                self._reversed,
+            )
         if code:
             raise AssertionError(f"{kernel}: {_PROBLEMS[code]}")
 
