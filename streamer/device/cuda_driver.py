@@ -15,6 +15,7 @@ from streamer.device.dlpack import CUDA
 from streamer.errors import DeviceError
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
+_PITCH = 512  # bytes, as cuMemAllocPitch gives: copies within the GPU may refuse others
 
 
 class Driver(Protocol):
@@ -89,7 +90,7 @@ class PycudaDriver:
         self._modules: list[Any] = []
         self._functions: dict[str, Any] = {}
         self._sources: list[NDArray[Any]] = []  # of uploads that may not be done yet
-        self.alignment, self.device_type = 256, CUDA
+        self.alignment, self.device_type = _PITCH, CUDA
         with _translated(cuda):
             cuda.init()
             cuda_probe.let_ffmpeg_in(index)

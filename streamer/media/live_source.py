@@ -287,6 +287,11 @@ class LiveSource(Closing):
 
     def _own(self, picture: av.VideoFrame, timing: Timing) -> Frame:
         memory = self._decoding.memory
+        if (
+            memory is not None and picture.format.name != "cuda"
+        ):  # as of a webcam that sends no compressed video
+            self._decoding.give_up(f"{self._context.name} as {picture.format.name}")
+            memory = None
         if memory is None or not hardware.suits(picture, self.size):
             return frame_from_picture(picture, timing, self.size)
         try:

@@ -278,6 +278,14 @@ def test_a_live_source_that_nvdec_refuses_is_decoded_on_the_cores(gpu, nvdec, pa
     assert decoding.reason == "decoded on the cores: NVDEC does not take it (not this codec)"
 
 
+def test_a_stream_that_nvdec_leaves_to_the_cores_says_so(gpu, nvdec, path) -> None:
+    """FFmpeg opens what it has no NVDEC for as if none had been asked for: raw pictures of a webcam."""
+    nvdec.left = tuple(range(1, 13))
+    decoding = hardware.LiveDecoding(gpu.video)
+    assert all(isinstance(frame.luma, np.ndarray) for frame in live(path, decoding))
+    assert decoding.reason == "decoded on the cores: NVDEC does not take it (h264 as yuv420p)"
+
+
 def test_a_source_that_is_away_is_not_nvdecs_fault(gpu, nvdec) -> None:
     decoding = hardware.LiveDecoding(gpu.video)
     with pytest.raises(InputError):
