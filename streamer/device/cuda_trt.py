@@ -26,6 +26,7 @@ from streamer.models import ModelSpec
 
 Shape = tuple[int, ...]
 
+_unkept: dict[str, bytes] = {}  # engines of this process, by key, where no folder can hold them
 _RECIPE = 2  # counts the ways in which engines were built so far: those of an older one are not loaded
 
 
@@ -87,7 +88,7 @@ def load(
     """
     trt, limits = backend(), range_of(spec, side)
     key = engine_key(trt, driver.fingerprint, spec, precision, limits)
-    place = (folder or cache_folder()) / f"{key}.engine"
+    place = _place(folder, f"{key}.engine")
 
     def build() -> bytes:
         return build_engine(trt, network_of(spec, precision), limits)
@@ -98,7 +99,13 @@ def load(
     except TypeError as error:  # pybind's word for a null pointer
         raise DeviceError(f"TensorRT does not start ({logger.last or 'no reason given'})") from error
     for fresh in (False, True):
-        engine = runtime.deserialize_cuda_engine(kept(place, build, fresh=fresh))
+        if place is not None:
+            data = kept(place, build, fresh=fresh)
+        elif fresh or key not in _unkept:
+            data = _unkept[key] = build()
+        else:
+            data = _unkept[key]
+        engine = runtime.deserialize_cuda_engine(data)
         if engine is not None:
             return TensorRtSession(driver, pool, engine, (runtime, logger))
     raise DeviceError(f'the engine of "{spec.name}" does not load ({logger.last or "no reason given"})')
@@ -121,15 +128,25 @@ def cache_folder() -> Path:
     return folder
 
 
+def _place(folder: Path | None, name: str) -> Path | None:
+    try:
+        return (folder or cache_folder()) / name
+    except OSError:  # no home, or one that cannot be written to, as in many containers
+        return None
+
+
 def kept(place: Path, build: Callable[[], bytes], *, fresh: bool = False) -> bytes:
-    """The engine at `place`, built if it is not there, damaged, or `fresh`; the file begins with its SHA-256."""
-    if not fresh and place.is_file():
-        data = place.read_bytes()
-        if hashlib.sha256(data[32:]).digest() == data[:32]:
+    """The engine at `place`, built if it is not there, damaged, or `fresh`; the file begins with its SHA-256.
+
+    A full disk only costs the next start its time.
+    """
+    with contextlib.suppress(OSError):
+        data = b"" if fresh else place.read_bytes()
+        if data and hashlib.sha256(data[32:]).digest() == data[:32]:
             return data[32:]
     engine = build()
     part = place.with_suffix(f".{os.getpid()}.part")
-    with contextlib.suppress(OSError):  # a full disk only costs the next start its time
+    with contextlib.suppress(OSError):
         try:
             part.write_bytes(hashlib.sha256(engine).digest() + engine)
             part.replace(place)

@@ -224,6 +224,15 @@ def test_an_engine_of_another_version(tensorrt, run) -> None:
     run.goes_on_with_the_cpu("does not load")
 
 
+def test_a_home_that_cannot_be_written_to(tensorrt, run, tmp_path, monkeypatch) -> None:
+    """As in many containers: it costs each start the time of building, and nothing else."""
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(cuda_trt, "_unkept", {})
+    assert run("cuda")[0] == 0
+    assert tensorrt.built == 1  # for the test at the start, and for the run
+
+
 @pytest.mark.parametrize("where", ["opening", "the first picture"])
 @pytest.mark.parametrize(
     "error",
