@@ -37,7 +37,7 @@ class _Scripted(CpuDevice):
         self.views.append(box)
         return super().view(frame, box, spec)
 
-    def load(self, spec: ModelSpec) -> Session:
+    def load(self, spec: ModelSpec, side: int) -> Session:
         def session(batch: Tensor) -> Sequence[np.ndarray]:
             return [np.array(self.rows_of(self.views[-1]), np.float32).reshape(-1, 7)]
 

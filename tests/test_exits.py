@@ -50,6 +50,7 @@ KNOWN = {
     "device/cuda.py:CudaDevice._hand_back": {"luma", "chroma"},  # into the frame they came from
     "device/cuda.py:_surfaces": {"luma", "chroma"},
     "device/cuda_bench.py:_resident": {"luma", "chroma"},  # onto the GPU
+    "resident_bench.py:_clip": {"luma", "chroma"},  # the same
     "device/__init__.py:_prove_masks": {"luma", "chroma"},  # a picture of its own
     "device/cuda_driver.py:PycudaDriver.launch": {"tobytes"},  # of a kernel's arguments, for the GPU
     # a frame as an encoder's picture: the callers take Redacted only
