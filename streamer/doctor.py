@@ -8,6 +8,7 @@ from typing import Any
 from streamer import models
 from streamer.config import Settings
 from streamer.device import cores, cuda_probe, open_device
+from streamer.device.base import VideoMemory
 from streamer.media import hardware
 from streamer.media.encoders import NVENC
 
@@ -51,7 +52,8 @@ def examine() -> Report:
     Takes a second or two; where there is a GPU and its engine was not built yet, as long as that takes.
     """
     opened = open_device("auto", spec=models.find(Settings().detect.model))
-    return Report(opened.device.name, opened.reason, (*_packages(), *_machine(), *_gpu()))
+    facts = (*_packages(), *_machine(), *_gpu(opened.device.video))
+    return Report(opened.device.name, opened.reason, facts)
 
 
 def _packages() -> list[Fact]:
@@ -68,7 +70,7 @@ def _machine() -> list[Fact]:
     return [Fact("cores", None, str(cores()))]
 
 
-def _gpu() -> list[Fact]:
+def _gpu(memory: VideoMemory | None) -> list[Fact]:
     driver = cuda_probe.probe()
     if driver.problem is not None:
         return [Fact("cuda driver", False, driver.problem)]
@@ -78,6 +80,6 @@ def _gpu() -> list[Fact]:
         answer = hardware.try_decoding(codec)
         facts.append(Fact(f"decode {codec} on the GPU", answer.works, answer.reason))
     for codec in NVENC:
-        answer = hardware.try_encoding(codec)
+        answer = hardware.try_encoding(codec, memory)
         facts.append(Fact(f"encode {codec} on the GPU", answer.works, answer.reason))
     return facts

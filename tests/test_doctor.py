@@ -27,7 +27,11 @@ def test_without_a_gpu_the_doctor_says_why_the_cpu_is_used(monkeypatch) -> None:
 def test_with_a_driver_everything_is_tried(monkeypatch) -> None:
     monkeypatch.setattr(cuda_probe, "probe", lambda: cuda_probe.DriverFacts(13000, 1))
     monkeypatch.setattr(hardware, "try_decoding", lambda codec: hardware.Answer(codec == "h264", "tried"))
-    monkeypatch.setattr(hardware, "try_encoding", lambda codec: hardware.Answer(False, "no NVENC"))
+    monkeypatch.setattr(
+        hardware,
+        "try_encoding",
+        lambda codec, memory: hardware.Answer(memory is not _Opened.device.video, "no NVENC"),
+    )
     monkeypatch.setattr(doctor, "open_device", lambda choice, spec: asked.append(spec.name) or _Opened)
     asked: list[str] = []
     facts = {fact.name: fact for fact in doctor.examine().facts}
@@ -44,3 +48,4 @@ class _Opened:
 
     class device:
         name = "cuda:0"
+        video = "the GPU's memory"  # from which runs encode, so that is what is tried

@@ -55,19 +55,24 @@ def try_decoding(codec: str = "h264") -> Answer:
     return Answer(True, f"NVDEC decodes {codec}")
 
 
-def try_encoding(codec: str = "h264") -> Answer:
-    """Encode a picture with NVENC; chips such as A100, H100 and H200 have none."""
+def try_encoding(codec: str = "h264", memory: VideoMemory | None = None) -> Answer:
+    """Encode a picture with NVENC, from `memory` if given; chips such as A100, H100 and H200 have none."""
     try:
-        context = av.CodecContext.create(NVENC[codec].encoder, "w")
-        context.width = context.height = _SIDE  # type: ignore[attr-defined]
-        context.pix_fmt = "nv12"  # type: ignore[attr-defined]
-        context.time_base, context.framerate = Fraction(1, 25), Fraction(25)  # type: ignore[attr-defined]
-        picture = av.VideoFrame(_SIDE, _SIDE, "nv12")
-        picture.pts = 0
-        packets = [*context.encode(picture), *context.encode(None)]  # type: ignore[attr-defined]
-    except (*FAILURES, KeyError) as error:
+        context = av.VideoCodecContext.create(NVENC[codec].encoder, "w")
+        assert isinstance(context, av.VideoCodecContext)
+        context.width = context.height = _SIDE
+        context.pix_fmt = "nv12" if memory is None else NVENC[codec].pixel_format
+        context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
+        if memory is not None:
+            try_picture(context, GpuPictures(memory, Size(_SIDE, _SIDE)))
+        else:
+            picture = av.VideoFrame(_SIDE, _SIDE, "nv12")
+            picture.pts = 0
+            if not [*context.encode(picture), *context.encode(None)]:
+                raise OutputError("it made nothing")
+    except (*FAILURES, StreamerError, KeyError) as error:
         return Answer(False, f"NVENC does not encode {codec} here ({words(error)})")
-    return Answer(bool(packets), f"NVENC encodes {codec}" if packets else f"NVENC made nothing of {codec}")
+    return Answer(True, f"NVENC encodes {codec}{'' if memory is None else ' from the memory of the GPU'}")
 
 
 def try_file(path: Path) -> Answer:

@@ -192,6 +192,15 @@ def test_an_nvenc_that_fails_on_the_way_is_not_asked_again(gpu, nvenc, monkeypat
     assert "failed" not in LiveEncoder(spec, LiveEncoding()).why  # other streams go on as they were
 
 
+def test_the_doctor_tries_nvenc_on_the_memory_of_the_gpu(gpu, nvenc) -> None:
+    assert hardware.try_encoding("h264", gpu.video) == hardware.Answer(
+        True, "NVENC encodes h264 from the memory of the GPU"
+    )
+    gpu.driver.fail_at = "upload"
+    answer = hardware.try_encoding("h264", gpu.video)
+    assert answer.reason == "NVENC does not encode h264 here (the GPU failed (made to fail at upload))"
+
+
 @pytest.mark.skipif(hardware.try_encoding().works, reason="this machine has NVENC")
 def test_without_nvenc_the_cores_encode_live_and_say_why(gpu) -> None:
     encoder = LiveEncoder(EncoderSpec(Size(97, 63), 25), LiveEncoding(gpu.video))
