@@ -233,7 +233,7 @@ def test_nvenc_encodes_live_pictures_at_once(gpu) -> None:
     assert keys == [0, 20]
     assert len(seen) >= 25
     for picture in seen:
-        assert np.abs(picture.to_ndarray(format="gray").astype(int) - SOLID_LUMA).max() <= 3
+        assert np.abs(picture.to_ndarray()[:240].astype(int) - SOLID_LUMA).max() <= 3
 
 
 @pytest.mark.parametrize("where", ["main memory", "the GPU"])
