@@ -42,6 +42,8 @@ def decode_streamer(outputs: Outputs, spec: ModelSpec, floors: Floors, size: Siz
             if label not in floors:
                 continue
             rows, columns = np.nonzero(planes[channel] > floors[label])
+            if not len(rows):
+                continue
             dx, dy, log_w, log_h = planes[kinds:, rows, columns]
             center = np.stack([columns + 0.5 + dx, rows + 0.5 + dy], axis=1) * stride
             sides = np.exp(np.clip(np.stack([log_w, log_h], axis=1), -6, _LONGEST_LOG)) * stride

@@ -5,11 +5,12 @@ detector (see Note [Runs together]). Every frame is looked at, for the classes t
 decoded, encoded, waited for or looked ahead for; copying the frames to where they lie is not counted.
 """
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ class Resident:
     masks: int  # in them
     median_s: float  # of a round
     p95_s: float
+    cpu_s: float  # median processor time of all threads: a process runs Python on one core at a time
 
     @property
     def rate(self) -> float:
@@ -51,6 +53,7 @@ class Resident:
             "masks_per_frame": round(self.masks / self.frames, 2),
             "median_ms_per_frame": round(1000 * self.median_s / self.frames, 4),
             "p95_ms_per_frame": round(1000 * self.p95_s / self.frames, 4),
+            "cpu_ms_per_frame": round(1000 * self.cpu_s / self.frames, 4),
         }
 
 
@@ -79,28 +82,29 @@ def _on(name: str, frames: Sequence[Frame], settings: Settings, streams: int, ro
         return Means(detect, shared.thresholds(live.hide), engine.device, live, engine.zones)
 
     taken = [_round(engine.device, frames, streams, means) for _ in range(rounds + 1)][1:]
-    median_s, late_s = np.percentile([took_s for took_s, _ in taken], [50, 95]).tolist()
-    return Resident(streams, streams * _FRAMES, taken[-1][1], median_s, late_s)
+    median_s, late_s = np.percentile([took_s for took_s, _, _ in taken], [50, 95]).tolist()
+    cpu_s = statistics.median(spent_s for _, spent_s, _ in taken)
+    return Resident(streams, streams * _FRAMES, taken[-1][2], median_s, late_s, cpu_s)
 
 
 def _round(
     device: Device, frames: Sequence[Frame], streams: int, means: Callable[[], Means]
-) -> tuple[float, int]:
-    """Seconds and masks of one round."""
+) -> tuple[float, float, int]:
+    """Seconds by the clock and of processor time, and masks of one round."""
     clips = [_clip(device, frames, first) for first in range(streams)]
     done: list[list[int]] = [[] for _ in clips]  # masks of each frame
-    begun_s = perf_counter()
+    begun_s, begun_cpu_s = perf_counter(), process_time()
     workers = [
         Worker(partial(_run, clip, means(), masks), name=f"resident {number}")
         for number, (clip, masks) in enumerate(zip(clips, done, strict=True))
     ]
     for worker in workers:
         worker.join()
-    took_s = perf_counter() - begun_s
+    took_s, spent_s = perf_counter() - begun_s, process_time() - begun_cpu_s
     for worker in workers:
         if worker.error is not None:
             raise worker.error
-    return took_s, sum(map(sum, done))
+    return took_s, spent_s, sum(map(sum, done))
 
 
 def _run(clip: Sequence[Frame], means: Means, masks: list[int]) -> None:

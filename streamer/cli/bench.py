@@ -168,10 +168,18 @@ def _cuda(source: Path, settings: Settings, rounds: int, batch: int, as_json: bo
         )
     Console().print(table)
     masked = Table(title=f"{source.name}: detect, track and mask resident frames, streams at once: {batch}")
-    for name in ("device", "ms a frame", "p95, ms a frame", "frames a second", "masks a frame"):
+    for name in (
+        "device",
+        "ms a frame",
+        "p95, ms a frame",
+        "frames a second",
+        "CPU ms a frame",
+        "masks a frame",
+    ):
         masked.add_column(name, justify="right" if "frame" in name else "left")
     for name, each in whole.items():
-        masked.add_row(name, *_rates(each.as_dict(), each.rate), f"{each.masks / each.frames:.1f}")
+        spent = f"{1000 * each.cpu_s / each.frames:.3f}"
+        masked.add_row(name, *_rates(each.as_dict(), each.rate), spent, f"{each.masks / each.frames:.1f}")
     Console().print(masked)
     ends = Table(title=f"{source.name}: file to file, median of {rounds} rounds")
     for name in ("device", "ms a frame", "p95, ms a frame", "frames a second", "pictures"):
