@@ -1,5 +1,6 @@
 """Which encoder a file gets, and with which options: what users of ffmpeg would expect, chosen by opening it."""
 
+import os
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -23,6 +24,9 @@ _CODECS = {
     "webm": ("vp9", "av1"),
 }
 _OTHER = ("h264",)
+_SLICES = (
+    4  # threads of x264, each at a slice: each at a picture they hold 60 MiB more at 1080p, 300 on many cores
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,10 @@ def set_up(context: av.VideoCodecContext, codec: str, shape: Shape, pixel_format
     context.colorspace = color.matrix
     context.color_primaries = color.primaries
     context.color_trc = color.transfer
-    context.thread_type = "AUTO"
+    if context.codec.name == "libx264":
+        context.thread_type, context.thread_count = "SLICE", min(os.cpu_count() or 1, _SLICES)
+    else:
+        context.thread_type = "AUTO"
 
 
 def open_encoder(codec: str, policy: OutputPolicy, shape: Shape, *, set_id: int) -> av.VideoCodecContext:
