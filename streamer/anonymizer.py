@@ -30,7 +30,7 @@ from streamer.zones import Zones, kept, plan_zones
 
 P = TypeVar("P")
 
-HELD_BYTES = 60 << 20  # pixels that look-ahead may hold
+HELD_BYTES = 56 << 20  # pixels that look-ahead may hold
 HELD_AT_LEAST = 15  # frames, however large
 
 
