@@ -4,6 +4,9 @@ A group starts at an IDR picture, so nothing in it refers to anything before it.
 this holds; each reason against is counted for the report:
 every packet of it was sound and decoded to one picture; its pictures follow its IDR in time; the parameter sets in
 force are those of the stream's header; and it fits into `MOST_BYTES` and `MOST_PACKETS`, so that memory stays flat.
+
+HEVC is not copied. x265 gives its parameter sets the ids that nearly every source uses, so both kinds could only take
+turns in band, before each seam; an MP4 must then be called `hev1`, which players of Apple refuse.
 """
 
 from collections.abc import Callable, Iterator
