@@ -34,7 +34,7 @@ def command(
     push: Annotated[
         list[str] | None,
         typer.Option(
-            "--rtsp", "--push", help="Publish to rtsp://, rtmp://, srt://, or udp://.", metavar="URL"
+            "--rtsp", "--push", help="Publish to rtsp://, rtmp://, whip://, srt://, or udp://.", metavar="URL"
         ),
     ] = None,
     record: Annotated[Path | None, typer.Option(help="Record into this folder.", metavar="DIR")] = None,

@@ -27,7 +27,7 @@ from streamer.live.settings import StreamSettings
 from streamer.live.sound import SoundTrack
 from streamer.live.supervisor import Connect, Supervisor
 from streamer.live.timing import TIME_BASE, Pacer, Timeline
-from streamer.media.egress import SOUND, Egress, Encoded, Outlet
+from streamer.media.egress import H264_OPUS, SOUND, Egress, Encoded, Outlet
 from streamer.media.hardware import LiveDecoding
 from streamer.media.live_encoder import EncoderSpec, LiveEncoder, LiveEncoding
 from streamer.media.live_source import LiveSource, LiveSpec
@@ -271,8 +271,9 @@ class LiveStream:
 
     def _sound_until(self, pts: int, item: Redacted) -> list[Encoded]:
         """The sound that leaves with that picture."""
-        codecs = {codec for outlet in self.egress.outlets for codec in outlet.codecs & SOUND}
-        if not self.wants_opus():
+        outlets = self.egress.outlets
+        codecs = {codec for outlet in outlets for codec in outlet.codecs & SOUND}
+        if not self.wants_opus() and not any(outlet.codecs == H264_OPUS for outlet in outlets):
             codecs.discard("opus")
         try:
             return self._sound.release(pts, self._pacer.shift, codecs, item.result)

@@ -42,6 +42,7 @@ class Encoded:
 SOUND = frozenset({"opus", "aac"})
 H264 = frozenset({"h264"})
 H264_AAC = frozenset({"h264", "aac"})
+H264_OPUS = frozenset({"h264", "opus"})
 
 
 def no_sound() -> bool:

@@ -1,4 +1,4 @@
-"""Publishes a stream to a media server (RTSP, RTMP, SRT, MPEG-TS over UDP), again and again if it must.
+"""Publishes a stream to a media server (RTSP, RTMP, SRT, WHIP, MPEG-TS over UDP), again and again if it must.
 
 # Note [A process for each target]
 PyAV holds the interpreter's lock while FFmpeg connects an output: a server that accepts and never answers would stop
@@ -12,6 +12,7 @@ import select
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 import av
@@ -20,7 +21,7 @@ from streamer.address import redacted_url, without_secrets
 from streamer.channel import Worker
 from streamer.clock import SYSTEM, Clock
 from streamer.errors import ConfigError, OutputError
-from streamer.media.egress import H264_AAC, Encoded, PacketQueue, no_sound
+from streamer.media.egress import H264_AAC, H264_OPUS, Encoded, PacketQueue, no_sound
 from streamer.media.push_process import HEADER, KEY, PICTURE, SOUND
 
 _QUEUE = 60  # pictures: two seconds at 30 frames per second
@@ -30,7 +31,9 @@ _FORMATS = {
     "rtsp": ("rtsp", {"rtsp_transport": "tcp"}), "rtsps": ("rtsp", {"rtsp_transport": "tcp"}),
     "rtmp": ("flv", {"flvflags": "no_duration_filesize"}), "rtmps": ("flv", {"flvflags": "no_duration_filesize"}),
     "srt": ("mpegts", {}), "udp": ("mpegts", {}), "tcp": ("mpegts", {}),
+    "whip": ("whip", {}), "whips": ("whip", {}), "http": ("whip", {}), "https": ("whip", {}),
 }  # fmt: skip
+_WHIP = frozenset(scheme for scheme, (name, _) in _FORMATS.items() if name == "whip")
 
 
 def check_push(url: str) -> None:
@@ -40,6 +43,10 @@ def check_push(url: str) -> None:
         raise ConfigError(f"push needs one of {', '.join(_FORMATS)}: {redacted_url(url)}")
     if scheme == "srt" and not _has_srt():
         raise ConfigError(f"this build of PyAV has no SRT: {redacted_url(url)}")
+    if scheme in _WHIP and find_spec("aiortc") is None:
+        raise ConfigError(
+            f"WHIP needs the extra serve: pip install 'streamer-anonymizer[serve]': {redacted_url(url)}"
+        )
 
 
 def _has_srt() -> bool:
@@ -73,7 +80,8 @@ class Push:
     ) -> None:  # fmt: skip
         check_push(url)
         self.name = redacted_url(url)
-        self.codecs = H264_AAC
+        self._whip = urlsplit(url).scheme.lower() in _WHIP
+        self.codecs = H264_OPUS if self._whip else H264_AAC
         self._has_sound = has_sound
         self.state = "waiting"
         self.problem: str | None = None
@@ -127,7 +135,8 @@ class Push:
         self.state = "connecting"
         first = self._key_picture()
         format_name, options = _FORMATS[urlsplit(self._url).scheme.lower()]
-        command = [sys.executable, "-m", "streamer.media.push_process", format_name]
+        module = "streamer.media.whip_process" if self._whip else "streamer.media.push_process"
+        command = [sys.executable, "-m", module, format_name]
         command.append("sound" if self._has_sound() else "silent")
         with subprocess.Popen(
             [*command, *(f"{key}={value}" for key, value in options.items())],
@@ -152,6 +161,8 @@ class Push:
             if self.state == "connecting" and child_ready(said):
                 self._connects += 1
                 self.state, self.problem = "publishing", None
+                if self._whip:  # what came before the connection was dropped
+                    self._want_key()
             if self.state == "connecting" and self._clock.now() - begun_s > _TIMEOUT_S:
                 raise OutputError("no answer in time")
             if not listener.alive:

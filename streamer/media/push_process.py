@@ -23,25 +23,26 @@ def main(source: BinaryIO, format_name: str, options: dict[str, str], *, sound: 
     """Publish until stdin ends. The first packet is a key picture."""
     url = source.readline().decode().rstrip("\n")
     try:
-        first = _read(source)
+        first = read_packet(source)
         if first is None:
             return 0
         with Remuxer(url, format_name, first[0], options=options, sound=sound) as remuxer:
             remuxer.write_now(first[0])
-            _say("ready")
-            while (item := _read(source)) is not None:
+            say("ready")
+            while (item := read_packet(source)) is not None:
                 packet, kind = item
                 if kind == SOUND:
                     remuxer.write_sound(packet)
                 else:
                     remuxer.write_now(packet)
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        _say(f"failed: {without_secrets(getattr(error, 'strerror', None) or str(error), url)}")
+        say(f"failed: {without_secrets(getattr(error, 'strerror', None) or str(error), url)}")
         return 1
     return 0
 
 
-def _read(source: BinaryIO) -> tuple[av.Packet, int] | None:
+def read_packet(source: BinaryIO) -> tuple[av.Packet, int] | None:
+    """The next packet of the pipe and what it is; None at its end."""
     head = source.read(HEADER.size)
     if len(head) < HEADER.size:
         return None
@@ -53,7 +54,8 @@ def _read(source: BinaryIO) -> tuple[av.Packet, int] | None:
     return packet, kind
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Tell the parent one line."""
     sys.stdout.write(line.replace("\n", " ") + "\n")
     sys.stdout.flush()
 
