@@ -16,6 +16,7 @@ from streamer.device import cores, open_device
 from streamer.device.base import Device
 from streamer.errors import OutputError
 from streamer.frame import Clean, FrameResult, Redacted
+from streamer.media.encoders import codec_of, container_of
 from streamer.media.sink import FileSink, check_beside, check_output, copy_refusal
 from streamer.media.source import AudioPacket, FileSource, VideoInfo
 from streamer.models import ModelSpec
@@ -154,15 +155,19 @@ def run(job: Job, engine: Engine, progress: Callable[[Progress], None] | None = 
     for weakness in masking.weaknesses(settings.mask):
         tally.note(weakness)
     refusal: str | None = "dry run"
+    codec = None
     if job.target is not None:
         check_output(job.source, job.target, overwrite=job.overwrite)
         refusal = copy_refusal(job.target, settings.output)
+        codec = codec_of(container_of(job.target), settings.output)
     if job.objects is not None:
         check_beside(job.objects, [job.source, *([job.target] if job.target is not None else [])])
     with ExitStack() as stack:
         audio = job.target is not None and settings.output.audio == "keep"
         source = stack.enter_context(
-            FileSource(job.source, tally=tally, audio=audio, groups=refusal is None, device=engine.device)
+            FileSource(
+                job.source, tally=tally, audio=audio, groups=refusal is None, into=codec, device=engine.device
+            )
         )
         objects = stack.enter_context(_Objects(job.objects))
         sink = (

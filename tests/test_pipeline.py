@@ -99,6 +99,24 @@ def test_clean_groups_are_encoded_where_the_output_takes_no_packets(
     assert shows_square(target) == []
 
 
+@pytest.mark.parametrize("ending", ["mp4", "mov", "mkv"])
+def test_clean_groups_of_hevc_are_copied_and_the_others_masked(tmp_path: Path, ending: str) -> None:
+    params = {"x265-params": "log-level=error:keyint=10:min-keyint=10:scenecut=0:open-gop=0:bframes=3"}
+    path = clips.make(
+        tmp_path / "in.mp4", Clip(frames=40, codec="libx265", options=params, draw=IN_ONE_GROUP)
+    )
+    target = tmp_path / f"out.{ending}"
+    report = run(path, target, codec="hevc")
+    assert 0 < copied(report) < 40
+    assert len(clips.look(target).times_s) == 40
+    assert shows_square(path) == [13, 14]
+    assert shows_square(target) == []
+    other = run(path, tmp_path / "other.mp4")
+    assert copied(other) == 0
+    assert "--codec hevc could copy" in str(other.as_dict())
+    assert shows_square(tmp_path / "other.mp4") == []
+
+
 def joined(path: Path, first: Path, second: Path) -> Path:
     """The second file's pictures after the first's, under the first's header: the sets of the second stand before
     its first picture alone."""

@@ -136,14 +136,14 @@ def set_up(context: av.VideoCodecContext, codec: str, shape: Shape, pixel_format
         context.thread_type = "AUTO"
 
 
-def open_encoder(codec: str, policy: OutputPolicy, shape: Shape, *, set_id: int) -> av.VideoCodecContext:
-    """A free-standing H.264 encoder whose parameter sets carry the id `set_id` and stand in its extradata."""
+def open_encoder(codec: str, policy: OutputPolicy, shape: Shape, *, params: str) -> av.VideoCodecContext:
+    """A free-standing x264 or x265 with its parameter sets in its extradata; `params` are further ones of its own."""
     context = av.VideoCodecContext.create(RECIPES[codec].encoder, "w")
     assert isinstance(context, av.VideoCodecContext)
     set_up(context, codec, shape)
     options = options_of(codec, policy, shape)
-    extra = f"sps-id={set_id}"
-    options["x264-params"] = f"{options['x264-params']}:{extra}" if "x264-params" in options else extra
+    name = "x264-params" if codec == "h264" else "x265-params"
+    options[name] = f"{options[name]}:{params}" if name in options else params
     context.options = options
     context.flags |= Flags.global_header
     try:

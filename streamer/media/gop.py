@@ -1,12 +1,10 @@
-"""Groups of pictures of an H.264 file, kept as packets so that clean ones can be copied.
+"""Groups of pictures of an H.264 or HEVC file, kept as packets so that clean ones can be copied.
 
 A group starts at an IDR picture, so nothing in it refers to anything before it. It may be copied only if all of
 this holds; each reason against is counted for the report:
-every packet of it was sound and decoded to one picture; its pictures follow its IDR in time; the parameter sets in
-force are those of the stream's header; and it fits into `MOST_BYTES` and `MOST_PACKETS`, so that memory stays flat.
-
-HEVC is not copied. x265 gives its parameter sets the ids that nearly every source uses, so both kinds could only take
-turns in band, before each seam; an MP4 must then be called `hev1`, which players of Apple refuse.
+every packet of it was sound and decoded to one picture; its pictures follow its IDR in time, or are decoded after it
+and refer to nothing before it (RADL); nothing in it makes it open (RASL and BLA pictures of HEVC); the parameter sets
+in force are those of the stream's header; and it fits into `MOST_BYTES` and `MOST_PACKETS`, so that memory stays flat.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,6 +14,7 @@ import av
 from streamer.errors import RedactionError
 from streamer.frame import Frame
 from streamer.media import nal
+from streamer.media.syntax import Syntax
 
 MOST_BYTES = 48 << 20
 MOST_PACKETS = 1500
@@ -80,11 +79,12 @@ class PacketGop:
 
 
 class GopCutter:
-    """Sorts the packets of one H.264 stream into groups of pictures."""
+    """Sorts the packets of one stream into groups of pictures."""
 
-    def __init__(self, extradata: bytes, decode: Decode) -> None:
-        self.parameter_sets = nal.parameter_sets(extradata)
-        self._header = _by_place(self.parameter_sets)
+    def __init__(self, syntax: Syntax, extradata: bytes, decode: Decode) -> None:
+        self._syntax = syntax
+        self.parameter_sets = syntax.parameter_sets(extradata)
+        self._header = self._by_place(self.parameter_sets)
         self._enter(extradata)
         self._decode = decode
         self._groups: list[PacketGop] = []
@@ -92,8 +92,8 @@ class GopCutter:
 
     def _enter(self, extradata: bytes) -> None:
         """A part of the stream begins whose packets are read by this header."""
-        self._length_size = nal.length_size(extradata)
-        self._in_force = _by_place(nal.parameter_sets(extradata))
+        self._length_size = self._syntax.length_size(extradata)
+        self._in_force = self._by_place(self._syntax.parameter_sets(extradata))
 
     def add(self, packet: av.Packet) -> None:
         """Take note of a packet before it is decoded."""
@@ -109,24 +109,25 @@ class GopCutter:
             )
         except ValueError:
             units, refusal = [], "a damaged packet"
-        kinds = {nal.kind(unit) for unit in units}
         if packet.pts is None or packet.is_corrupt or packet.is_discard:
             refusal = refusal or "a packet without time stamp, damaged or meant to be skipped"
-        self._in_force |= _by_place(units)
-        if nal.IDR in kinds and packet.pts is not None:
+        self._in_force |= self._by_place(units)
+        if self._syntax.opens(units) and packet.pts is not None:
             self._groups.append(PacketGop(-1, packet.pts, self._decode))
         if not self._groups:
             return
         group = self._groups[-1]
         if self._in_force != self._header:
             refusal = refusal or "parameter sets that differ from the stream's header"
-        if kinds & {2, 3, 4}:
-            refusal = refusal or "data partitions"
+        refusal = refusal or self._syntax.refusal(units)
         if packet.pts is not None and packet.pts < group.start_pts:
-            refusal = refusal or "pictures before its first one"
+            if self._syntax.leads(units):
+                group.start_pts = packet.pts  # in time: it is not decoded yet, so it was not shown
+            else:
+                refusal = refusal or "pictures before its first one"
         if refusal is not None:
             group.refuse(refusal)
-        group.add(packet, nal.pictures(units))
+        group.add(packet, self._syntax.pictures(units))
 
     def group_of(self, pts: int | None, index: int) -> PacketGop | None:
         """The group that a decoded picture belongs to; earlier ones are finished with it."""
@@ -157,9 +158,7 @@ class GopCutter:
         if not group.whole and not group.released:
             group.refuse("pictures that did not decode")
 
-
-def _by_place(units: list[bytes]) -> dict[tuple[int, int], bytes]:
-    """The parameter sets among the units, by kind and id: a later one takes the place of an earlier one."""
-    return {
-        (nal.kind(unit), nal.set_id(unit)): unit for unit in units if nal.kind(unit) in (nal.SPS, nal.PPS)
-    }
+    def _by_place(self, units: list[bytes]) -> dict[tuple[int, int], bytes]:
+        """The parameter sets among the units, by kind and id: a later one takes the place of an earlier one."""
+        placed = ((self._syntax.place(unit), unit) for unit in units)
+        return {place: unit for place, unit in placed if place is not None}

@@ -30,19 +30,23 @@ from streamer.media.gop import PacketGop
 from streamer.media.picture import picture_from_frame
 from streamer.media.source import AudioPacket, FileSource
 from streamer.media.splice import SplicedVideo
+from streamer.media.syntax import SYNTAXES
 from streamer.tally import Tally
+
+_SPLICED = {"h264": ("mp4", "mov", "matroska", "mpegts"), "hevc": ("mp4", "mov", "matroska")}
 
 
 def copy_refusal(path: Path, policy: OutputPolicy) -> str | None:
-    """Why a file of that name takes no packets of any source; None where it takes H.264.
+    """Why a file of that name takes no packets of any source; None where it takes those of its codec.
 
     Raises ConfigError for a container or a codec that cannot be.
     """
     container = container_of(path)
     if policy.reencode == "all":
         return "every picture was asked to be encoded (--reencode all)"
-    if codec_of(container, policy) != "h264" or container not in ("mp4", "mov", "matroska", "mpegts"):
-        return f"the output is {codec_of(container, policy)} in {container}"
+    codec = codec_of(container, policy)
+    if container not in _SPLICED.get(codec, ()):
+        return f"the output is {codec} in {container}"
     return None
 
 
@@ -53,8 +57,7 @@ class FileSink:
     leaves nothing. `source` gives the shape of the stream, the audio tracks and what may be copied.
 
     With a `device` that shares memory with NVENC, that encodes where it takes the shape; `encoding` says who does.
-    Where groups are copied, the cores encode: only x264 can give its parameter sets an id that the source does not
-    use.
+    Where groups are copied, the cores encode: our parameter sets need ids that the source does not use.
     """
 
     def __init__(
@@ -91,9 +94,10 @@ class FileSink:
         self._gpu: hardware.GpuPictures | None = None
         self._early: list[AudioPacket] | None = None  # audio before the first picture
         try:
-            if copy_refusal(path, policy) is None and info.copy_refusal is None:
+            if copy_refusal(path, policy) is None and info.copy_refusal is None and info.codec == self.codec:
                 self._splice(source, policy, in_band=container == "mpegts")
-                self.encoding = "encoded on the cores by libx264, between groups that are copied"
+                encoder = RECIPES[self.codec].encoder
+                self.encoding = f"encoded on the cores by {encoder}, between groups that are copied"
             else:
                 self._choose(policy, device.video if device is not None else None)
             self._audio: dict[int, AudioTrack] = {}
@@ -167,10 +171,16 @@ class FileSink:
     def _splice(self, source: FileSource, policy: OutputPolicy, *, in_band: bool) -> None:
         info = source.info
         self._spliced = SplicedVideo(
-            source.parameter_sets, info.reorder_depth, policy, self._shape, in_band=in_band
+            SYNTAXES[self.codec],
+            source.parameter_sets,
+            info.reorder_depth,
+            policy,
+            self._shape,
+            in_band=in_band,
         )
         self._stream = self._container.add_stream_from_template(source.stream)
         self._stream.codec_context.extradata = self._spliced.extradata
+        self._tag()
         self._stream.time_base = info.time_base
         self._stream.metadata.clear()
 
@@ -194,10 +204,14 @@ class FileSink:
             self._stream = stream
             set_up(self._stream.codec_context, self.codec, self._shape, recipe.pixel_format)
             self._stream.time_base = self._shape.time_base
-            if self.codec == "hevc" and self._container.format.name in ("mp4", "mov"):
-                self._stream.codec_context.codec_tag = "hvc1"
+            self._tag()
         except (av.error.FFmpegError, ValueError) as error:
             raise OutputError(f"the encoder {recipe.encoder} cannot be opened: {error}") from error
+
+    def _tag(self) -> None:
+        """Apple's players take HEVC only where the name says that no parameter sets come in band."""
+        if self.codec == "hevc" and self._container.format.name in ("mp4", "mov"):
+            self._stream.codec_context.codec_tag = "hvc1"
 
     def _mux_video(self, packets: list[av.Packet]) -> None:
         for packet in packets:

@@ -16,6 +16,7 @@ from streamer.frame import Color, Frame, Size
 from streamer.media import hardware
 from streamer.media.gop import GopCutter, PacketGop
 from streamer.media.picture import Timing, frame_from_picture, is_mirrored, turn_of
+from streamer.media.syntax import SYNTAXES
 from streamer.media.timeline import Timeline
 from streamer.tally import Tally
 
@@ -57,7 +58,8 @@ class FileSource(Closing):
     """A video file opened for one pass. Iterate once; close, or use it in a with-statement.
 
     Yields `Frame`s in display order with strictly increasing pts and, if `audio`, `AudioPacket`s in container
-    order. With `groups`, frames carry their group of pictures (see media.gop) where the stream allows copying.
+    order. With `groups`, frames carry their group of pictures (see media.gop) where the stream allows copying, and
+    where it is of the codec `into` (None: whichever it is).
     Damaged packets are skipped and counted. Raises InputError on opening if nothing can be decoded.
 
     With a `device` that shares memory with NVDEC, frames are decoded there if NVDEC takes the file; `decoding` says
@@ -71,6 +73,7 @@ class FileSource(Closing):
         tally: Tally,
         audio: bool = True,
         groups: bool = True,
+        into: str | None = None,
         device: Device | None = None,
     ) -> None:
         self.path = path
@@ -99,7 +102,7 @@ class FileSource(Closing):
             self._size: Size | None = None
             self._raw = (0, 0)
             self._pending: list[Frame | AudioPacket] = []
-            self.info = self._look(groups)
+            self.info = self._look(groups, into)
         except BaseException:
             self._container.close()
             raise
@@ -110,7 +113,7 @@ class FileSource(Closing):
 
     @property
     def parameter_sets(self) -> list[bytes]:
-        """SPS and PPS of an H.264 stream whose groups may be copied."""
+        """VPS, SPS and PPS of a stream whose groups may be copied."""
         return self._cutter.parameter_sets if self._cutter is not None else []
 
     @property
@@ -123,7 +126,7 @@ class FileSource(Closing):
         self._pending = []
         yield from self._items
 
-    def _look(self, groups: bool) -> VideoInfo:
+    def _look(self, groups: bool, into: str | None) -> VideoInfo:
         """Decode up to the first picture, which tells what the container may not."""
         context, stream = self._context, self.stream
         depth = max(0, context.reorder_depth)
@@ -131,9 +134,11 @@ class FileSource(Closing):
             context.flags2 |= Flags2.export_mvs
         self._items = self._decode_all()
         first: tuple[Frame, av.VideoFrame] | None = None
-        refusal = self._copy_refusal() if groups else "copying is switched off"
+        refusal = self._copy_refusal(into) if groups else "copying is switched off"
         if refusal is None:
-            self._cutter = GopCutter(bytes(context.extradata or b""), self._decode_again)
+            self._cutter = GopCutter(
+                SYNTAXES[context.name], bytes(context.extradata or b""), self._decode_again
+            )
         sound = 0
         for item in self._items:
             self._pending.append(item)
@@ -192,14 +197,20 @@ class FileSource(Closing):
                 kind = "cover art" if attached else f"{stream.type} stream"
                 self._tally.note(f"left out: {kind} {stream.index}")
 
-    def _copy_refusal(self) -> str | None:
+    def _copy_refusal(self, into: str | None) -> str | None:
         context = self._context
-        if context.name != "h264":
-            return f"the source is {context.name}, not H.264"
+        if context.name not in SYNTAXES:
+            return f"the source is {context.name}, neither H.264 nor HEVC"
+        if into is not None and context.name != into:
+            return f"the source is {context.name}, the output {into} (--codec {context.name} could copy)"
         if not context.extradata:
             return "the stream has no parameter sets in its header"
         if self._container.format.name.split(",")[0] not in ("mov", "matroska", "mpegts", "flv"):
             return f"the container is {self._container.format.name}"
+        syntax = SYNTAXES[context.name]
+        sets = syntax.parameter_sets(bytes(context.extradata))
+        if not sets or any(-1 in (syntax.place(unit) or ()) for unit in sets) or syntax.naming(sets) is None:
+            return "its parameter sets cannot be read, or leave no id for ours"
         return None
 
     def _duration_s(self) -> float | None:

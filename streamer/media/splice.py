@@ -1,7 +1,8 @@
-"""One H.264 track made of encoded stretches and of the source's own packets.
+"""One H.264 or HEVC track made of encoded stretches and of the source's own packets.
 
 # Note [Splicing]
-Encoded stretches come from encoders whose SPS and PPS carry an id that the source does not use. Both kinds of
+Encoded stretches come from encoders whose SPS and PPS carry an id that the source does not use (x264 takes one; what
+x265 writes gets its ids here, see Note [Ids of HEVC parameter sets]). Both kinds of
 parameter sets stand in the track's header, so every player knows all of them from the start and nothing changes
 in band (MPEG-TS has no header: there they precede each IDR picture). Of copied packets only the coded slices
 travel: SEI (camera identity, time codes, captions) stays behind.
@@ -19,9 +20,10 @@ from streamer.config import OutputPolicy
 from streamer.errors import OutputError
 from streamer.frame import Frame
 from streamer.media import nal
-from streamer.media.encoders import Shape, open_encoder
+from streamer.media.encoders import RECIPES, Shape, open_encoder
 from streamer.media.gop import PacketGop
 from streamer.media.picture import picture_from_frame
+from streamer.media.syntax import Syntax
 
 
 class DecodingTimes:
@@ -50,6 +52,7 @@ class SplicedVideo:
 
     def __init__(
         self,
+        syntax: Syntax,
         source_sets: list[bytes],
         source_depth: int,
         policy: OutputPolicy,
@@ -59,27 +62,31 @@ class SplicedVideo:
     ) -> None:
         self._policy = policy
         self._shape = shape
-        used = {nal.set_id(unit) for unit in source_sets}
-        self._set_id = next(number for number in range(1, 32) if number not in used)
+        self._syntax = syntax
+        naming = syntax.naming(source_sets)
+        if naming is None:
+            raise OutputError("the source uses every id of parameter sets; use --reencode all")
+        self._naming = naming
         context = self._open()
-        ours = nal.parameter_sets(bytes(context.extradata or b""))
+        ours = self._sets_of(context)
         # the header names the profile of the first set: the more demanding one goes first
-        sets = sorted([*source_sets, *ours], key=lambda unit: (nal.kind(unit), -unit[1]))
+        sets = sorted([*source_sets, *ours], key=syntax.order)
         self.extradata = nal.annexb(sets)
         self._before_idr = sets if in_band else []
         step = max(1, round(1 / (shape.rate * shape.time_base)))
         self._times = DecodingTimes(max(source_depth, 2), step)
         self._encoder: av.VideoCodecContext | None = context
         self._ours = ours
+        self._pixel_format = RECIPES[syntax.codec].pixel_format
 
     def encode(self, frame: Frame) -> list[av.Packet]:
         """The packets that come out when the frame goes in."""
         if self._encoder is None:
             self._encoder = self._open()
-            if nal.parameter_sets(bytes(self._encoder.extradata or b"")) != self._ours:
+            if self._sets_of(self._encoder) != self._ours:
                 raise OutputError("the encoder changed its parameter sets; use --reencode all")
         self._times.shown(frame.pts)
-        return self._mended(self._encoder.encode(picture_from_frame(frame)))
+        return self._mended(self._encoder.encode(picture_from_frame(frame, self._pixel_format)))
 
     def copy(self, gop: PacketGop) -> list[av.Packet]:
         """What the encoder still held, then the packets of a clean group of pictures."""
@@ -102,19 +109,24 @@ class SplicedVideo:
         return packets
 
     def _open(self) -> av.VideoCodecContext:
-        return open_encoder("h264", self._policy, self._shape, set_id=self._set_id)
+        return open_encoder(self._syntax.codec, self._policy, self._shape, params=self._naming.params)
+
+    def _sets_of(self, encoder: av.VideoCodecContext) -> list[bytes]:
+        sets = self._syntax.parameter_sets(bytes(encoder.extradata or b""))
+        return [self._naming.named(unit) for unit in sets]
 
     def _mended(self, packets: list[av.Packet]) -> list[av.Packet]:
         mended = []
         for packet in packets:
-            units = nal.pictures(nal.from_annexb(bytes(packet)))
+            slices = self._syntax.pictures(nal.from_annexb(bytes(packet)))
+            units = [self._naming.named(unit) for unit in slices]
             ours = av.Packet(nal.annexb(self._with_sets(units)))
             ours.pts, ours.duration, ours.is_keyframe = packet.pts, packet.duration, packet.is_keyframe
             mended.append(self._timed(ours))
         return mended
 
     def _with_sets(self, units: list[bytes]) -> list[bytes]:
-        return [*self._before_idr, *units] if nal.kind(units[0]) == nal.IDR else units
+        return [*self._before_idr, *units] if self._syntax.opens(units) else units
 
     def _timed(self, packet: av.Packet) -> av.Packet:
         packet.dts = self._times.next()
