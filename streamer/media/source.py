@@ -218,18 +218,26 @@ class FileSource(Closing):
             return float(self.stream.duration * self.stream.time_base)
         return self._container.duration / av.time_base if self._container.duration else None
 
-    def _decode_all(self) -> Iterator[Frame | AudioPacket]:
+    def _packets(self) -> Iterator[av.Packet]:
         wanted = [self.stream, *self.audio]
         packets = self._container.demux(wanted)
         while True:
             try:
                 packet = next(packets, None)
+            except IndexError:  # PyAV has no name for a stream that begins later; its packet is read by now
+                packets = self._container.demux(wanted)
+                self._tally.events["packets of streams that began late"] += 1
+                continue
             except av.error.FFmpegError as error:
                 self._tally.note(f"the file is damaged and ends early: {error.strerror or error}")
                 self._tally.events["read errors"] += 1
                 packet = None
             if packet is None:
-                break
+                return
+            yield packet
+
+    def _decode_all(self) -> Iterator[Frame | AudioPacket]:
+        for packet in self._packets():
             if not packet.size:
                 continue
             in_time = self._timeline.place(packet)

@@ -1,4 +1,6 @@
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -267,3 +269,31 @@ def test_missing_files_folders_and_sound_only_are_refused(tmp_path: Path) -> Non
         container.mux(stream.encode(None))
     with pytest.raises(InputError, match="no video stream"):
         FileSource(sound, tally=Tally())
+
+
+def test_a_stream_that_begins_late_costs_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyAV's demuxer ends with an IndexError at a packet of a stream that was not there when the file was opened."""
+    clip = clips.make(tmp_path / "clip.ts")
+    whole = len(clips.look(clip).times_s)
+    opened = av.open
+
+    class Late:
+        def __init__(self, *given: Any, **options: Any) -> None:
+            self.real = opened(*given, **options)
+            self.calls = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.real, name)
+
+        def demux(self, *wanted: Any) -> Iterator[av.Packet]:
+            self.calls += 1
+            for number, packet in enumerate(self.real.demux(*wanted)):
+                yield packet
+                if self.calls == 1 and number == 5:
+                    raise IndexError("list index out of range")
+
+    monkeypatch.setattr(av, "open", Late)
+    tally = Tally()
+    with FileSource(clip, tally=tally) as source:
+        assert sum(isinstance(item, Frame) for item in source) == whole
+    assert tally.events["packets of streams that began late"] == 1
