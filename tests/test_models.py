@@ -51,9 +51,10 @@ def network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-def test_ours_ships_and_is_what_the_manifest_says() -> None:
-    spec = models.find("fast")
-    assert spec.weights.name == "streamer_fast.onnx"
+@pytest.mark.parametrize("name", ["fast", "accurate"])
+def test_ours_ships_and_is_what_the_manifest_says(name: str) -> None:
+    spec = models.find(name)
+    assert spec.weights.name == f"streamer_{name}.onnx"
     assert not spec.rgb
     assert spec.side is None
     assert all(
@@ -167,4 +168,4 @@ def test_an_input_of_another_shape_is_refused() -> None:
 
 def test_the_shipped_manifest_lists_our_own_first() -> None:
     text = resources.path("models/manifest.toml").read_text(encoding="utf-8")
-    assert re.findall(r"^\[(\w+)\]", text, re.MULTILINE)[0] == "fast"
+    assert re.findall(r"^\[(\w+)\]", text, re.MULTILINE)[:2] == ["fast", "accurate"]

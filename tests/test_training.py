@@ -422,10 +422,11 @@ def test_export_equals_torch(tmp_path: Path) -> None:
     assert disagreement(Exported(own), file) > 0.1
 
 
-def test_the_checkpoint_that_ships_is_the_network_that_ships() -> None:
-    own = network.build("fast")
-    own.load_state_dict(torch.load(resources.path("models/training/fast.pt"), weights_only=True)["mean"])
-    assert disagreement(Exported(own).eval(), resources.path("models/streamer_fast.onnx")) < 1e-3
+@pytest.mark.parametrize("name", ["fast", "accurate"])
+def test_the_checkpoint_that_ships_is_the_network_that_ships(name: str) -> None:
+    own = network.build(name)
+    own.load_state_dict(torch.load(resources.path(f"models/training/{name}.pt"), weights_only=True)["mean"])
+    assert disagreement(Exported(own).eval(), resources.path(f"models/streamer_{name}.onnx")) < 1e-3
 
 
 def test_accurate_is_the_larger_one() -> None:

@@ -27,7 +27,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, help="samples per step; default: 32 on CPU, 256 on CUDA")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--init", type=Path, help="checkpoint of an equal or shallower network to start from")
+    parser.add_argument(
+        "--init", type=Path, help="checkpoint of an equal, shallower or narrower network to start from"
+    )
     parser.add_argument("--teacher", type=Path, help="YuNet ONNX to distil faces from")
     parser.add_argument("--pack", type=Path, help="folder of the decoded images; default: OUT/pack")
     parser.add_argument(

@@ -67,6 +67,7 @@ def test_how_it_is_hidden_can_be_said_and_wins_over_the_settings_file(picture: P
     x0, y0, x1, y1 = FACE
     middle = samples_of((tmp_path / "b.jpg").read_bytes())[(y0 + y1) // 2, (x0 + x1) // 2]
     assert np.ptp(middle.astype(int)) <= 3  # grey, whatever was there
+    assert is_masked(Path(run(picture, "-o", tmp_path / "c.jpg", "--model", "accurate").stdout.strip()))
     assert run(picture, "--model", "nosuch").exit_code != 0
     assert run(picture, "--threshold", "2").exit_code != 0
 
