@@ -28,6 +28,7 @@ _TICKS = Fraction(1, 90_000)
 _GARBAGE_OF_NVDEC = 60  # the same, before the cores are asked instead
 _GARBAGE = 200  # packets in a row that give no picture before the connection is given up
 _MOST_PIXELS = 8192 * 8192
+_UNTIMED = frozenset({"mpjpeg", "mjpeg", "h264", "hevc"})  # without times: FFmpeg counts 25 pictures a second
 _NOBODY_THERE = (ConnectionError, TimeoutError, FileNotFoundError)
 _GAP_S = 10.0  # a longer step is no pause but another time line
 _LATE_S = 1.0  # behind which the time at which pictures are due begins anew
@@ -179,6 +180,13 @@ class LiveSource(Closing):
             self._container.format.name in ("hls", "dash") or self._container.duration is not None
         )
 
+    @property
+    def _untimed(self) -> bool:
+        """Whether the moment at which a picture comes is all that is known of its time, as from MJPEG cameras."""
+        return (
+            self._spec.kind == "network" and self._container.format.name in _UNTIMED and not self._in_pieces
+        )
+
     def _spread(self) -> Iterator[Frame | Sound]:
         """Pictures when they are due: as newest wins, most of a segment that comes at once would be dropped.
 
@@ -273,7 +281,7 @@ class LiveSource(Closing):
         base = picture.time_base or self._stream.time_base or _TICKS
         if picture.pts is None:
             self._tally.events["time stamps missing"] += 1
-        pts = round((picture.pts or 0) * base / _TICKS)
+        pts = round(self._clock.now() / _TICKS if self._untimed else (picture.pts or 0) * base / _TICKS)
         with self._tally.stage("copy"):
             frame = self._own(picture, Timing(self._index, pts, _TICKS))
         shape = (picture.width, picture.height, picture.rotation)

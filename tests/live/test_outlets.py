@@ -238,6 +238,27 @@ def test_a_push_reaches_an_independent_reader(scheme: str, tmp_path: Path) -> No
     assert leaks == 0
 
 
+def test_rtmp_publish_reaches_an_independent_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    monkeypatch.setattr(pushing, "_DELAYS_S", (0.3,))
+    url, taken = f"rtmp://127.0.0.1:{rtsp.free_port()}/live/hunter22", tmp_path / "taken.ts"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-listen", "1", "-i", url]
+    server = subprocess.Popen([*command, "-frames:v", "60", "-c", "copy", "-y", str(taken)])
+    stream, judge = watched(cameras([lambda: frames(rate=25)]))
+    push = Push(url, want_key=stream.want_key)
+    stream.add(push)
+    try:
+        run_until(stream, lambda: server.poll() is not None, 40)
+    finally:
+        server.kill()
+        server.wait(5)
+    judge.verdict()
+    count, leaks, _ = pictures(taken)
+    assert count > 40
+    assert leaks == 0
+    assert "hunter22" not in f"{push.name} {push.counters()}"
+
+
 def test_a_dead_target_slows_nobody_and_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pushing, "_DELAYS_S", (0.2,))
     stream, judge = watched(cameras([frames]))

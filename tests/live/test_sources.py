@@ -1,16 +1,19 @@
 """Real sources: an RTSP server over TCP and UDP with a login, a damaged transport stream, files of several sizes."""
 
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -24,7 +27,7 @@ from streamer.live import timing
 from streamer.live.settings import StreamSettings
 from streamer.live.stream import LiveStream
 from streamer.media.live_source import LiveSource, LiveSpec
-from streamer.proof.scene import SIZE, Judge, ScriptedDetector, run_until, studio, write_clip
+from streamer.proof.scene import SIZE, Judge, ScriptedDetector, luma_with_face, run_until, studio, write_clip
 from streamer.tally import Tally
 from tests import rtsp
 from tests.conftest import need
@@ -303,6 +306,63 @@ def test_what_comes_as_fast_as_it_can_be_fetched_is_played_at_its_own_pace(kind:
     assert stream.supervisor.dropped < 15
     assert judge.masked > 100
     assert stream.tally.events["covered: no picture in time"] == 0
+
+
+class Mjpeg(Quiet):
+    """A camera of 8 pictures a second that sends JPEGs one after the other."""
+
+    def do_GET(self) -> None:
+        jpeg = cv2.imencode(".jpg", luma_with_face())[1].tobytes()
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+        with suppress(OSError):
+            while True:
+                self.wfile.write(head.encode() + jpeg + b"\r\n")
+                time.sleep(1 / 8)
+
+
+def test_pictures_of_an_mjpeg_camera_have_the_time_at_which_they_came() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Mjpeg) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            stream, judge = protected(f"http://127.0.0.1:{server.server_address[1]}/video")
+            run_until(stream, lambda: judge.masked > 40, 60)
+        finally:
+            server.shutdown()
+    judge.verdict()
+    steps_s = [(after - before) / 90_000 for before, after in pairwise(judge.pts[10:])]
+    assert stream._timeline.jumps == 0
+    assert np.median(steps_s) == pytest.approx(1 / 8, abs=0.02)
+    assert max(steps_s) < 0.35
+
+
+@pytest.mark.parametrize("scheme", ["rtmp", "tcp"])
+def test_a_program_that_sends_to_one_client(scheme: str, clip: Path) -> None:
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    port = rtsp.free_port()
+    where = f"rtmp://127.0.0.1:{port}/live/key" if scheme == "rtmp" else f"tcp://127.0.0.1:{port}?listen=1"
+    listen = ["-f", "flv", "-listen", "1"] if scheme == "rtmp" else ["-f", "mpegts"]
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-loglevel",
+        "error",
+        "-re",
+        "-stream_loop",
+        "-1",
+        "-i",
+        str(clip),
+    ]
+    sender = subprocess.Popen([*command, "-c", "copy", *listen, where])
+    try:
+        stream, judge = protected(where.partition("?")[0])
+        run_until(stream, lambda: judge.masked > 50, 60)
+    finally:
+        sender.kill()
+        sender.wait(10)
+    judge.verdict()
 
 
 def test_pieces_whose_time_jumps_are_not_waited_for() -> None:
