@@ -14,8 +14,9 @@ from streamer.clock import SYSTEM
 from streamer.config import Hide, Style
 from streamer.errors import ConfigError, InputError
 from streamer.live.fleet import Fleet, open_studio
-from streamer.live.settings import StreamSettings, stream_settings
+from streamer.live.settings import StreamSettings, check_name, stream_settings
 from streamer.live.status import status
+from streamer.media.live_source import LiveSpec
 
 
 def command(
@@ -79,7 +80,9 @@ def command(
         "push": tuple(push or ()), "record": record, "segment_s": segment, "delay_ms": delay,
         "hide": hide, "style": style,
     }  # fmt: skip
-    settings = stream_settings(values, name=name)
+    settings = stream_settings(values, name=check_name(name))
+    if LiveSpec(source).kind == "file" and not Path(source).exists():
+        raise InputError(f"no such file: {source}")
     flags = {"device": device} if device else {}
     base = config.load(config_file, flags) if config_file else config.settings_from(flags)
     fleet = Fleet(open_studio(pipeline.open_engine(base)))
@@ -138,7 +141,9 @@ def _run(fleet: Fleet, name: str, settings: StreamSettings, say: Console) -> Non
     try:
         while not stream.wait(1.0):
             now = status(stream, now_s=SYSTEM.now())
-            line = f"{now['state']}: {now['problem'] or 'ok'}; {now['encoder'] or ''}"
+            line = f"{now['state']}: {now['problem'] or 'ok'}"
+            if now["encoder"]:
+                line += f"; encoder: {now['encoder']['name']} ({now['encoder']['why']})"
             if line != shown:
                 say.print(line, markup=False)
                 shown = line

@@ -9,10 +9,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from streamer.address import redacted_url
 from streamer.config import Hide, Settings, Style
 from streamer.errors import ConfigError
+from streamer.media.live_source import check_source
 from streamer.media.push import check_push
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
 _RESERVED = frozenset({"v1", "healthz", "readyz", "metrics", "pages", "results", "openapi.json"})
+
+
+def _connectable(url: str) -> str:
+    check_source(url)
+    return url
 
 
 def _pushable(url: str) -> str:
@@ -25,7 +31,9 @@ class StreamSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
 
-    source: str  # rtsp://, udp://, http://, rtmp://, srt://, a webcam's number or path, or a file
+    source: Annotated[
+        str, AfterValidator(_connectable)
+    ]  # rtsp://, udp://, http://, rtmp://, srt://, a webcam's number or path, or a file
     transport: Literal["tcp", "udp"] = "tcp"  # of RTSP
     enabled: bool = True
     loop: bool = False  # play a file again and again

@@ -15,15 +15,19 @@ from av.codec.hwaccel import HWAccel
 from streamer.address import redacted_url, without_secrets
 from streamer.clock import SYSTEM, Clock
 from streamer.closing import Closing
-from streamer.errors import DeviceError, InputError
+from streamer.errors import ConfigError, DeviceError, InputError
 from streamer.frame import Frame, Size
 from streamer.media import hardware
 from streamer.media.hardware import LiveDecoding
 from streamer.media.picture import Timing, frame_from_picture
+from streamer.media.protocols import has_srt
 from streamer.media.sound import Sound, SoundReader
 from streamer.tally import Tally
 
-_NETWORK = re.compile(r"^(rtsps?|rtmps?|srt|udp|rtp|tcp|https?)://", re.I)
+_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "srt", "udp", "rtp", "tcp", "http", "https")
+_NETWORK = re.compile(rf"^({'|'.join(_SCHEMES)})://", re.I)
+_SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://", re.I)
+_TEXTS = frozenset({"concat", "imf", "tty"})  # formats of files that name others, or are shown as text
 _TICKS = Fraction(1, 90_000)
 _GARBAGE_OF_NVDEC = 60  # the same, before the cores are asked instead
 _GARBAGE = 200  # packets in a row that give no picture before the connection is given up
@@ -32,6 +36,16 @@ _UNTIMED = frozenset({"mpjpeg", "mjpeg", "h264", "hevc"})  # without times: FFmp
 _NOBODY_THERE = (ConnectionError, TimeoutError, FileNotFoundError)
 _GAP_S = 10.0  # a longer step is no pause but another time line
 _LATE_S = 1.0  # behind which the time at which pictures are due begins anew
+
+
+def check_source(url: str) -> None:
+    """Refuse what can never be connected to. Raises ConfigError, whose message holds no secrets."""
+    if not url.strip():
+        raise ConfigError("a source is an address, a webcam's number or path, or a file")
+    if _SCHEME.match(url) and not _NETWORK.match(url):
+        raise ConfigError(f"a source's address begins with one of {', '.join(_SCHEMES)}: {redacted_url(url)}")
+    if url.lower().startswith("srt:") and not has_srt():
+        raise ConfigError(f"this build of PyAV has no SRT: {redacted_url(url)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +104,7 @@ class LiveSource(Closing):
         self._container = self._open()
         try:
             streams = self._container.streams.video
-            if not streams:
+            if not streams or self._container.format.name in _TEXTS:
                 raise InputError(f"sends no video: {spec.shown}")
             self._stream = streams[0]
             self._set_up_decoder()
@@ -121,6 +135,8 @@ class LiveSource(Closing):
                 refused = error  # NVDEC's word or the source's: the cores will tell
         try:
             container = self._opened(None)
+        except InputError:
+            raise
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise self._lost("cannot be opened", error) from None  # the cause holds the address
         if refused is not None:

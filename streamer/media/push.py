@@ -22,6 +22,7 @@ from streamer.channel import Worker
 from streamer.clock import SYSTEM, Clock
 from streamer.errors import ConfigError, OutputError
 from streamer.media.egress import H264_AAC, H264_OPUS, Encoded, PacketQueue, no_sound
+from streamer.media.protocols import has_srt
 from streamer.media.push_process import HEADER, KEY, PICTURE, SOUND
 
 _QUEUE = 60  # pictures: two seconds at 30 frames per second
@@ -41,22 +42,12 @@ def check_push(url: str) -> None:
     scheme = urlsplit(url).scheme.lower()
     if scheme not in _FORMATS:
         raise ConfigError(f"push needs one of {', '.join(_FORMATS)}: {redacted_url(url)}")
-    if scheme == "srt" and not _has_srt():
+    if scheme == "srt" and not has_srt():
         raise ConfigError(f"this build of PyAV has no SRT: {redacted_url(url)}")
     if scheme in _WHIP and find_spec("aiortc") is None:
         raise ConfigError(
             f"WHIP needs the extra serve: pip install 'streamer-anonymizer[serve]': {redacted_url(url)}"
         )
-
-
-def _has_srt() -> bool:
-    try:
-        av.open("srt://127.0.0.1:1?mode=bad", timeout=0.1).close()
-    except av.error.ProtocolNotFoundError:
-        return False
-    except (av.error.FFmpegError, OSError, ValueError):
-        return True
-    return True
 
 
 def iter_lines(child: "subprocess.Popen[bytes]") -> Iterator[str]:

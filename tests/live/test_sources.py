@@ -13,6 +13,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -21,10 +22,10 @@ from numpy.typing import NDArray
 from streamer import detection
 from streamer.clock import Clock
 from streamer.detection import Detections, Label
-from streamer.errors import InputError
+from streamer.errors import ConfigError, InputError
 from streamer.frame import Frame, Size
 from streamer.live import timing
-from streamer.live.settings import StreamSettings
+from streamer.live.settings import StreamSettings, stream_settings
 from streamer.live.stream import LiveStream
 from streamer.media.live_source import LiveSource, LiveSpec
 from streamer.proof.scene import SIZE, Judge, ScriptedDetector, luma_with_face, run_until, studio, write_clip
@@ -269,6 +270,45 @@ def test_a_file_is_played_at_its_own_pace_and_over_again(tmp_path: Path) -> None
 def test_a_file_that_is_missing_is_said_at_once() -> None:
     with pytest.raises(InputError, match="no such file: nowhere"):
         LiveSource(LiveSpec("nowhere.mp4"), tally=Tally())
+
+
+def test_a_text_is_no_video(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.ts").write_text(f"ffconcat version 1.0\nfile {clip}\n")
+    (tmp_path / "notes.txt").write_text("hello\n" * 100)
+    for name in ("list.ts", "notes.txt"):
+        with pytest.raises(InputError):
+            LiveSource(LiveSpec(str(tmp_path / name)), tally=Tally())
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("rtps://me:hunter22@cam/1", "begins with one of rtsp,"),
+        ("srt://me:hunter22@cam/1", "has no SRT"),
+        (" ", "an address, a webcam's number or path, or a file"),
+    ],
+)
+def test_what_can_never_be_connected_to_is_refused_at_once(
+    source: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamer.media.live_source.has_srt", lambda: False)
+    with pytest.raises(ConfigError, match=said) as caught:
+        stream_settings({"source": source}, name="camera")
+    assert "hunter22" not in str(caught.value)
+
+
+@pytest.mark.parametrize("webcam", ["3", "/dev/video3"])
+def test_a_webcam_is_opened_by_number_or_path(webcam: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[object, object]] = []
+
+    def refuse(name: str, *, format: str, **_: object) -> None:
+        opened.append((name, format))
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(av, "open", refuse)
+    with pytest.raises(InputError, match="cannot be opened"):
+        LiveSource(LiveSpec(webcam), tally=Tally())
+    assert opened == [("/dev/video3", "v4l2")]
 
 
 def test_a_webcam_that_is_missing_is_said_at_once() -> None:
