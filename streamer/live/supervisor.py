@@ -49,7 +49,10 @@ class _Line:
 
 
 class Supervisor:
-    """Gives the sessions of one source, one after the other, until it is stopped (or a source that ends has ended)."""
+    """Gives the sessions of one source, one after the other, until it is stopped.
+
+    A source that ends is over when it has ended, or has given no picture twice.
+    """
 
     def __init__(
         self, connect: Connect, timeline: Timeline, *, tally: Tally, ends: bool = False, clock: Clock = SYSTEM,
@@ -99,8 +102,9 @@ class Supervisor:
                 yield self._frames(line)
                 if line.over is not None:
                     self._hang_up(line)
-                    if line.finished and self._ends:
+                    if self._ends and (line.finished or (line.last_s is None and self.reconnects)):
                         self.state = "ended"
+                        self.problem = None if line.finished else line.over
                         return
                     self._offline(line)
         finally:

@@ -272,6 +272,17 @@ def test_a_file_that_is_missing_is_said_at_once() -> None:
         LiveSource(LiveSpec("nowhere.mp4"), tally=Tally())
 
 
+def test_a_file_that_is_no_video_is_not_tried_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "DELAYS_S", (0.1,))
+    (tmp_path / "noise.mp4").write_bytes(np.random.default_rng(1).bytes(50_000))
+    stream, judge = protected(str(tmp_path / "noise.mp4"))
+    run_until(stream, lambda: stream.state == "ended" and stream.wait(0.1))
+    assert judge.pictures == 0
+    assert "cannot be opened" in (stream.supervisor.problem or "")
+
+
 def test_a_text_is_no_video(clip: Path, tmp_path: Path) -> None:
     (tmp_path / "list.ts").write_text(f"ffconcat version 1.0\nfile {clip}\n")
     (tmp_path / "notes.txt").write_text("hello\n" * 100)
