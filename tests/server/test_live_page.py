@@ -1,6 +1,7 @@
 """The page of live streams in a real browser: what a person sees and may do."""
 
 import base64
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,6 +76,41 @@ def test_a_person_watches_draws_a_zone_stops_and_starts(browser: Browser, tmp_pa
         assert not shows_face(shown(browser))
         asked = browser.run("return performance.getEntriesByType('resource').map((entry) => entry.name)")
         assert all(name.startswith((served.url, "data:")) for name in asked), asked
+
+
+CHOOSE = """
+const select = [...document.querySelectorAll('.stream-controls select')][arguments[0]];
+select.value = arguments[1];
+select.dispatchEvent(new Event('change'));
+"""
+REFUSE_TWICE = """
+const real = window.fetch;
+let refusals = 2;
+window.fetch = (path, options) => options?.method === 'POST' && refusals-- > 0
+  ? Promise.resolve(new Response('', { status: 503 })) : real(path, options);
+"""
+
+
+@pytest.mark.real
+def test_style_and_classes_are_chosen_and_a_page_that_was_refused_watches_once(
+    browser: Browser, tmp_path: Path
+) -> None:
+    clip = write_clip(tmp_path / "face.mp4", format_name="mp4")
+    with serving({"door": {"source": str(clip), "loop": True}}) as served:
+        browser.open(served.url)
+        shown(browser)
+        browser.run(CHOOSE, 0, "mosaic")
+        served.wait(lambda: served.streams.fleet.known["door"].style == "mosaic")
+        browser.run(CHOOSE, 1, "plates")
+        served.wait(lambda: served.streams.fleet.known["door"].hide == "plates")
+        browser.run(REFUSE_TWICE)
+        browser.run(f"{BUTTON.format('Stop')}.click()")
+        browser.wait("return document.querySelector('.stream-state').textContent === 'stopped'")
+        browser.run(f"{BUTTON.format('Start')}.click()")
+        served.wait_live("door")
+        shown(browser)
+        time.sleep(4)
+        assert served.http.get("/v1/streams/door").json()["viewers"] == 1
 
 
 @pytest.mark.real

@@ -1,4 +1,5 @@
 // The live streams of this server: players over WHEP, what is hidden in them, and the controls.
+import { iceServers } from "./ice.js";
 import { ask, headers } from "./key.js";
 
 const list = document.getElementById("live-streams");
@@ -29,15 +30,23 @@ function element(tag, properties = {}, ...children) {
 
 class Player {
   constructor(name, video) {
-    this.name = name;
+    this.path = `/${name}/whep`;
     this.video = video;
+    this.wanted = false;
     this.peer = null;
     this.session = null;
     this.retry = 0;
   }
 
+  start() {
+    this.wanted = true;
+    this.play();
+  }
+
   async play() {
-    const peer = new RTCPeerConnection();
+    const servers = await this.servers();
+    if (!this.wanted || this.peer) return;
+    const peer = new RTCPeerConnection({ iceServers: servers });
     this.peer = peer;
     peer.addTransceiver("video", { direction: "recvonly" });
     peer.addTransceiver("audio", { direction: "recvonly" });
@@ -47,42 +56,62 @@ class Player {
       this.video.srcObject = shown;
     };
     peer.onconnectionstatechange = () => {
-      if (["failed", "closed"].includes(peer.connectionState)) this.again();
+      if (["failed", "closed"].includes(peer.connectionState)) this.again(peer);
     };
     try {
       await peer.setLocalDescription(await peer.createOffer());
       await gathered(peer);
-      const answer = await fetch(`/${this.name}/whep`, {
+      const answer = await fetch(this.path, {
         method: "POST",
         headers: { ...headers(), "Content-Type": "application/sdp" },
         body: peer.localDescription.sdp,
       });
       if (answer.status === 401) ask();
       if (answer.status !== 201) throw new Error(`WHEP answered ${answer.status}`);
-      this.session = answer.headers.get("Location");
+      const session = answer.headers.get("Location");
+      if (this.peer !== peer) return end(session); // left while it was asked for
+      this.session = session;
       await peer.setRemoteDescription({ type: "answer", sdp: await answer.text() });
       this.retry = 0;
     } catch (error) {
       console.warn(error);
-      this.again();
+      this.again(peer);
     }
   }
 
-  again() {
-    if (!this.peer) return;
-    this.leave();
+  async servers() {
+    try {
+      const answer = await fetch(this.path, { method: "OPTIONS", headers: headers() });
+      return iceServers(answer.headers.get("Link"));
+    } catch {
+      return [];
+    }
+  }
+
+  again(peer) {
+    if (!this.wanted || this.peer !== peer) return;
+    this.hangUp();
     this.retry = Math.min(this.retry + 1, 5);
     this.timer = setTimeout(() => this.play(), 1000 * this.retry);
   }
 
   leave() {
+    this.wanted = false;
+    this.hangUp();
+  }
+
+  hangUp() {
     clearTimeout(this.timer);
     const { peer, session } = this;
     this.peer = this.session = null;
-    if (session) fetch(session, { method: "DELETE", headers: headers(), keepalive: true }).catch(() => {});
+    if (session) end(session);
     peer?.close();
     this.video.srcObject = null;
   }
+}
+
+function end(session) {
+  fetch(session, { method: "DELETE", headers: headers(), keepalive: true }).catch(() => {});
 }
 
 function gathered(peer) {
@@ -175,10 +204,10 @@ class Card {
     this.clear.hidden = !(this.zones?.mask?.length || this.zones?.keep?.length);
     this.show(stream);
     const shown = running && stream.encoder && stream.settings.webrtc;
-    if (shown && !this.player.peer) {
-      this.player.play();
-      this.follow();
-    } else if (!shown && this.player.peer) {
+    if (shown) {
+      if (!this.player.wanted) this.player.start();
+      if (!this.following) this.follow();
+    } else if (this.player.wanted) {
       this.player.leave();
       this.following?.abort();
       this.objects = [];
@@ -204,10 +233,10 @@ class Card {
   }
 
   async follow() {
-    this.following?.abort();
-    this.following = new AbortController();
+    const following = new AbortController();
+    this.following = following;
     try {
-      const answer = await fetch(`/v1/streams/${this.name}/objects`, { headers: headers(), signal: this.following.signal });
+      const answer = await fetch(`/v1/streams/${this.name}/objects`, { headers: headers(), signal: following.signal });
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
       let rest = "";
       for (;;) {
@@ -224,6 +253,7 @@ class Card {
     } catch (error) {
       if (error.name !== "AbortError") console.warn(error);
     }
+    if (this.following === following) this.following = null; // the next update follows again
   }
 
   place() {
