@@ -107,7 +107,7 @@ class _Door:
 
 def _serve(fleet: Fleet, wanted: dict[str, StreamSettings], door: _Door, say: Console) -> None:
     try:
-        from streamer.server.keys import Keys, guard, is_loopback, read_keys
+        from streamer.server.keys import Keys, is_loopback, read_keys
         from streamer.server.live import create_live_app
         from streamer.server.rooms import Streams
     except ModuleNotFoundError as error:
@@ -117,7 +117,7 @@ def _serve(fleet: Fleet, wanted: dict[str, StreamSettings], door: _Door, say: Co
         raise ConfigError(f"without --keys this machine alone can be served, not {door.host}")
     listener = web.listen(door.host, door.port)
     where = web.address(door.host, listener, tls=door.cert is not None)
-    app = create_live_app(Streams(fleet), wanted, [guard(keys)])
+    app = create_live_app(Streams(fleet), wanted, keys)
     say.print(f"page: {where}/", markup=False)
     for name, settings in wanted.items():
         if settings.webrtc:

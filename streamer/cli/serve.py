@@ -83,8 +83,10 @@ def _streams(settings: ServeSettings) -> "Streams | None":
     """The live streams that the settings ask for, not started yet."""
     if settings.streams is None:
         return None
+    from streamer.media.ice import ice_server
     from streamer.media.webrtc import RoomLimits
     from streamer.server.rooms import Streams
 
     fleet = Fleet(open_studio(pipeline.open_engine(settings.anonymize)))
-    return Streams(fleet, RoomLimits(settings.viewers, settings.ice_servers), settings.folders)
+    limits = RoomLimits(settings.viewers, tuple(map(ice_server, settings.ice_servers)))
+    return Streams(fleet, limits, settings.folders)

@@ -24,6 +24,7 @@ from streamer.errors import ConfigError, InputError
 from streamer.media import rtp
 from streamer.media.egress import Encoded, KeyframeGate, no_sound
 from streamer.media.fanout import Leg, Payloads, Scratch, SilentTrack
+from streamer.media.ice import IceServer
 
 _OPUS = re.compile(r"^a=rtpmap:\d+ opus/48000", re.I | re.M)
 OPUS_CLOCK = 48_000
@@ -36,7 +37,7 @@ class RoomLimits:
     """What viewers are offered."""
 
     viewers: int = 100  # at the same time
-    ice_servers: tuple[str, ...] = ()  # stun: and turn: URLs
+    ice_servers: tuple[IceServer, ...] = ()
 
 
 class TooManyViewersError(InputError):
@@ -161,7 +162,10 @@ class Room:
     @property
     def configuration(self) -> RTCConfiguration:
         """What each peer connection is told."""
-        return RTCConfiguration(iceServers=[RTCIceServer(urls=url) for url in self._limits.ice_servers])
+        servers = self._limits.ice_servers
+        return RTCConfiguration(
+            iceServers=[RTCIceServer(one.url, username=one.user, credential=one.password) for one in servers]
+        )
 
     @property
     def want_key(self) -> Callable[[], None]:

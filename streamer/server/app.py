@@ -57,7 +57,7 @@ def create_app(
     app.include_router(images.stored(store, settings.body_s))
     live.serve_page(app, "index.html")
     if streams is not None:
-        live.install(app, streams, [guard(keys)])
+        live.install(app, streams, keys)
     return app
 
 

@@ -1,12 +1,14 @@
 """Who may use the server: API keys, kept as hashes and compared in constant time.
 
 # Note [Who may call]
-With keys, every call carries one in `X-API-KEY` or `X-RapidAPI-Key` (or `Authorization: Bearer`). Without
+With keys, every call carries one in `X-API-KEY` or `X-RapidAPI-Key` (or `Authorization: Bearer`; players of
+HLS may send it as the password of a login). Without
 keys the server listens on the loopback interface only, and answers only requests that name it so: a page from
 elsewhere that the browser on this machine shows cannot use it, neither by a form nor by a name that is made
 to point here.
 """
 
+import base64
 import hashlib
 import hmac
 import ipaddress
@@ -87,6 +89,17 @@ def bearer_of(headers: Mapping[str, str]) -> str | None:
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 
+def basic_of(headers: Mapping[str, str]) -> str | None:
+    """The key that a request carries as the password of a login, as players take it from `http://any:KEY@host/`."""
+    scheme, _, login = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return base64.b64decode(login, validate=True).decode().partition(":")[2] or None
+    except ValueError:
+        return None
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host name or address means this machine alone.
 
@@ -113,6 +126,27 @@ def is_local_call(headers: Mapping[str, str]) -> bool:
 
 def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def may_call(keys: Keys, headers: Mapping[str, str]) -> bool:
+    """Whether a request with these headers has a caller's right: see Note [Who may call]."""
+    if not keys:
+        return is_local_call(headers)
+    return keys.opens(headers.get("x-api-key") or headers.get("x-rapidapi-key") or bearer_of(headers))
+
+
+def player_guard(keys: Keys) -> Any:
+    """The dependency of what players fetch that can send nothing but a login. Reading alone is behind it: browsers
+    send a login that they know with every request, whichever page it comes from.
+    """
+
+    def check(request: Request) -> None:
+        if not may_call(keys, request.headers) and not (keys and keys.opens(basic_of(request.headers))):
+            raise HTTPException(
+                401, "the API key is missing or wrong", {"WWW-Authenticate": 'Basic realm="streamer"'}
+            )
+
+    return Depends(check if keys else _local_only)
 
 
 def guard(keys: Keys) -> Any:

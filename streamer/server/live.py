@@ -4,12 +4,11 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from fastapi import FastAPI
-from fastapi.params import Depends
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
@@ -18,6 +17,7 @@ from streamer.live.settings import StreamSettings
 from streamer.live.status import Journal
 from streamer.server import hls, operations, whep
 from streamer.server import streams as control
+from streamer.server.keys import Keys, guard, player_guard
 from streamer.server.rooms import Streams
 
 LOG = logging.getLogger("streamer.live")
@@ -41,12 +41,13 @@ def serve_page(app: FastAPI, name: str) -> None:
         return FileResponse(_PAGES / name, headers=_PAGE_HEADERS)
 
 
-def install(app: FastAPI, streams: Streams, guards: Sequence[Depends] = ()) -> None:
-    """Add the routes of live streams. Health is open to all, everything else is behind the guards."""
-    guarded = (control.router, control.objects, whep.router, hls.router, operations.metrics)
+def install(app: FastAPI, streams: Streams, keys: Keys) -> None:
+    """Add the routes of live streams. Health is open to all, everything else is behind the keys."""
+    guarded = (control.router, control.objects, whep.router, operations.metrics)
     for make in guarded:
-        app.include_router(make(streams), dependencies=list(guards))
-    app.include_router(whep.preflight())
+        app.include_router(make(streams), dependencies=[guard(keys)])
+    app.include_router(hls.router(streams), dependencies=[player_guard(keys)])
+    app.include_router(whep.options(streams, keys))
     app.include_router(operations.health(streams))
 
 
@@ -77,9 +78,7 @@ async def _keep_journal(streams: Streams) -> None:
         await asyncio.sleep(1)
 
 
-def create_live_app(
-    streams: Streams, wanted: Mapping[str, StreamSettings], guards: Sequence[Depends] = ()
-) -> FastAPI:
+def create_live_app(streams: Streams, wanted: Mapping[str, StreamSettings], keys: Keys) -> FastAPI:
     """An application that serves live streams alone."""
 
     @asynccontextmanager
@@ -91,5 +90,5 @@ def create_live_app(
         title="streamer", version=streamer.__version__, lifespan=life, docs_url=None, redoc_url=None
     )
     serve_page(app, "live.html")
-    install(app, streams, guards)
+    install(app, streams, keys)
     return app

@@ -36,6 +36,11 @@ class Rooms:
             stream.add(room)
             self._rooms[stream] = room
 
+    @property
+    def links(self) -> tuple[str, ...]:
+        """The `Link` headers that tell viewers of servers which help them to connect."""
+        return tuple(server.link for server in self._limits.ice_servers)
+
     def of(self, stream: LiveStream | None) -> Room | None:
         """The room of a stream."""
         return self._rooms.get(stream) if stream is not None else None

@@ -5,13 +5,19 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from streamer.config import Settings, overlay
 from streamer.errors import ConfigError
 from streamer.image.limits import ImageLimits
 from streamer.image.store import DAY_S
 from streamer.live.settings import StreamSettings, check_name
+from streamer.media.ice import ice_server
+
+
+def _ice(text: str) -> str:
+    ice_server(text)
+    return text
 
 
 class ServeSettings(BaseModel):
@@ -37,7 +43,9 @@ class ServeSettings(BaseModel):
     streams: dict[str, StreamSettings] | None = (
         None  # live streams by name; None: none, and none can be added
     )
-    ice_servers: tuple[str, ...] = ()  # stun: and turn: URLs for viewers over WebRTC
+    ice_servers: tuple[
+        Annotated[str, AfterValidator(_ice)], ...
+    ] = ()  # stun:HOST:PORT, turn:USER:PASSWORD@HOST:PORT
     viewers: Annotated[int, Field(ge=1, le=10_000)] = 100  # WebRTC viewers of one stream
     limits: ImageLimits = ImageLimits()
     anonymize: Settings = Settings()

@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request, Response
 
 from streamer.errors import ConfigError
 from streamer.media.webrtc import TooManyViewersError, Viewer
+from streamer.server.keys import Keys, may_call
 from streamer.server.rooms import Streams, body_of, failure
 
 _SDP = "application/sdp"
@@ -40,16 +41,25 @@ def router(streams: Streams) -> APIRouter:
     return api
 
 
-def preflight() -> APIRouter:
-    """`OPTIONS`, which browsers send without a key."""
+def options(streams: Streams, keys: Keys) -> APIRouter:
+    """`OPTIONS`: browsers send it without a key; who sends one is told of the ICE servers and their passwords."""
     api = APIRouter(tags=["WHEP"])
 
     @api.options("/{name}/whep")
     @api.options("/{name}/whep/{key}")
-    async def options(name: str, key: str = "") -> Response:
-        return Response(status_code=204, headers={**_HEADERS, "Accept-Post": _SDP})
+    async def tell(request: Request, name: str, key: str = "") -> Response:
+        answer = Response(status_code=204, headers={**_HEADERS, "Accept-Post": _SDP})
+        if may_call(keys, request.headers):
+            _link(answer, streams)
+        return answer
 
     return api
+
+
+def _link(answer: Response, streams: Streams) -> Response:
+    for link in streams.rooms.links:
+        answer.headers.append("Link", link)
+    return answer
 
 
 async def _join(streams: Streams, name: str, request: Request) -> Response:
@@ -72,7 +82,7 @@ async def _join(streams: Streams, name: str, request: Request) -> Response:
         "ID": viewer.key,
         "Accept-Patch": _FRAGMENT,
     }
-    return Response(viewer.answer, 201, headers, _SDP)
+    return _link(Response(viewer.answer, 201, headers, _SDP), streams)
 
 
 async def _trickle(streams: Streams, name: str, key: str, request: Request) -> Response:

@@ -13,10 +13,11 @@ import uvicorn
 
 from streamer.live.fleet import Fleet
 from streamer.live.settings import StreamSettings
+from streamer.media.ice import IceServer
 from streamer.media.webrtc import RoomLimits
 from streamer.proof.scene import studio
 from streamer.proof.viewers import Viewer
-from streamer.server.keys import Keys, guard
+from streamer.server.keys import Keys
 from streamer.server.live import create_live_app
 from streamer.server.rooms import Streams
 
@@ -48,11 +49,12 @@ def serving(
     keys: Keys = Keys(),
     folders: tuple[Path, ...] = (),
     viewers: int = 100,
+    ice_servers: tuple[IceServer, ...] = (),
 ) -> Iterator[Served]:
     """The server with these streams, whose detector always finds the scene's face."""
-    made = Streams(Fleet(studio()), RoomLimits(viewers), folders)
+    made = Streams(Fleet(studio()), RoomLimits(viewers, ice_servers), folders)
     wanted = {name: StreamSettings(**values) for name, values in streams.items()}
-    app = create_live_app(made, wanted, [guard(keys)])
+    app = create_live_app(made, wanted, keys)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -6,10 +6,12 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import httpx
 import pytest
 
 from streamer.errors import ConfigError
+from streamer.media.ice import ice_server
 from streamer.proof.scene import write_clip
 from streamer.server.keys import hashed, keys_from
 from streamer.server.settings import load
@@ -95,6 +97,54 @@ def test_whep_refuses_what_it_cannot_serve(served: Served) -> None:
     broken = offer().replace("H264", "H265").replace("VP8", "VP9")
     assert served.http.post("/camera/whep", content=broken, headers=SDP).status_code == 400
     assert served.http.get("/v1/streams/camera").json()["viewers"] == 0
+
+
+TURN = ice_server("turn:me:hunter%2222@turn.example:3478?transport=tcp")
+
+
+def test_viewers_with_a_key_are_told_of_servers_that_help_to_connect(clip: Path) -> None:
+    keys, mine = keys_from([hashed("sesame")]), {"X-API-KEY": "sesame"}
+    servers = (ice_server("stun:127.0.0.1:9"), TURN)
+    with serving({"camera": {"source": str(clip), "loop": True}}, keys=keys, ice_servers=servers) as served:
+        for headers in ({}, {"X-API-KEY": "wrong"}):
+            answer = served.http.options("/camera/whep", headers=headers)
+            assert answer.status_code == 204
+            assert "Link" not in answer.headers
+        links = served.http.options("/camera/whep", headers=mine).headers.get_list("Link")
+        assert links == [
+            '<stun:127.0.0.1:9>; rel="ice-server"',
+            '<turn:turn.example:3478?transport=tcp>; rel="ice-server"; username="me"; '
+            'credential="hunter\\"22"; credential-type="password"',
+        ]
+        assert "Link" in served.http.options("/camera/whep").headers["access-control-expose-headers"]
+
+
+@pytest.mark.parametrize(
+    "text", ["turn:host", "stun:a:b@host", "stun:host?transport=tcp", "http://host", "turn:me:hunter22@ho st"]
+)
+def test_a_wrong_ice_server_is_refused_when_it_is_configured(text: str) -> None:
+    with pytest.raises(ConfigError, match="an ICE server is") as caught:
+        ice_server(text)
+    assert "hunter22" not in str(caught.value)
+
+
+def test_a_player_that_can_send_nothing_but_a_login_plays_hls(clip: Path) -> None:
+    keys = keys_from([hashed("sesame")])
+    with serving({"camera": {"source": str(clip), "loop": True, "hls": True}}, keys=keys) as served:
+        served.wait(lambda: (s := served.streams.fleet.get("camera")) and s.meter.frames_out > 3)
+        refused = served.http.get("/camera/index.m3u8")
+        assert refused.status_code == 401
+        assert refused.headers["www-authenticate"].startswith("Basic")
+        for login in (("vlc", "wrong"), ("sesame", "")):
+            assert served.http.get("/camera/index.m3u8", auth=login).status_code == 401
+        got = served.wait(
+            lambda: (r := served.http.get("/camera/index.m3u8", auth=("vlc", "sesame"))).is_success and r
+        )
+        assert "segment0.ts" in got.text
+        assert served.http.get("/v1/streams", auth=("vlc", "sesame")).status_code == 401, "it only reads HLS"
+        address = served.url.replace("http://", "http://vlc:sesame@") + "/camera/index.m3u8"
+        with av.open(address, timeout=10) as player:
+            assert next(player.decode(video=0)).width == 320
 
 
 def test_options_tell_what_may_be_posted(served: Served) -> None:
