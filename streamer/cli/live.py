@@ -15,7 +15,7 @@ from streamer.config import Hide, Style
 from streamer.errors import ConfigError, InputError
 from streamer.live.fleet import Fleet, open_studio
 from streamer.live.settings import StreamSettings, check_name, stream_settings
-from streamer.live.status import status
+from streamer.live.status import outlet_problems, status
 from streamer.media.live_source import LiveSpec
 
 
@@ -144,6 +144,7 @@ def _run(fleet: Fleet, name: str, settings: StreamSettings, say: Console) -> Non
             line = f"{now['state']}: {now['problem'] or 'ok'}"
             if now["encoder"]:
                 line += f"; encoder: {now['encoder']['name']} ({now['encoder']['why']})"
+            line = "; ".join([line, *outlet_problems(now)])
             if line != shown:
                 say.print(line, markup=False)
                 shown = line

@@ -11,7 +11,7 @@ def status(stream: LiveStream, *, now_s: float) -> dict[str, Any]:
     """State, rates, latency, viewers, masks and counters of a stream."""
     supervisor, events, encoder = stream.supervisor, stream.tally.events, stream.encoder
     last = stream.results[-1] if stream.results else None
-    outlets = [{"name": outlet.name, **outlet.counters()} for outlet in stream.egress.outlets]
+    outlets = _outlets(stream)
     problem = supervisor.problem or stream.meter.problem
     if stream.failure is not None:
         problem = f"{type(stream.failure).__name__}: {stream.failure}"
@@ -48,6 +48,22 @@ def status(stream: LiveStream, *, now_s: float) -> dict[str, Any]:
     }
 
 
+def _outlets(stream: LiveStream) -> list[dict[str, Any]]:
+    """What each outlet counted, and why those failed that are served no more."""
+    entries: list[dict[str, Any]] = [
+        {"name": outlet.name, **outlet.counters()} for outlet in stream.egress.outlets
+    ]
+    secrets = (stream.settings.source, *stream.settings.push)
+    for name, problem in tuple(stream.egress.failed.items()):
+        entries.append({"name": name, "state": "failed", "problem": without_secrets(problem, *secrets)})
+    return entries
+
+
+def outlet_problems(now: dict[str, Any]) -> list[str]:
+    """What keeps pictures from where they should go, of a `status`."""
+    return [f"{entry['name']}: {entry['problem']}" for entry in now["outlets"] if entry.get("problem")]
+
+
 _SUMMARY_S = 60.0
 
 
@@ -56,6 +72,7 @@ class Journal:
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[str, str | None]] = {}
+        self._outlets: dict[tuple[str, str], tuple[bool, str | None]] = {}
         self._summed_s: float | None = None
 
     def entries(self, streams: Iterable[LiveStream], *, now_s: float) -> list[dict[str, Any]]:
@@ -74,6 +91,7 @@ class Journal:
                     **{key: now[key] for key in ("name", "source", "state", "problem", "encoder")},
                 }
                 found.append(entry)
+            found += self._of_outlets(now)
             if summary:
                 keys = (
                     "name",
@@ -85,4 +103,16 @@ class Journal:
                     "egress_without_receipt",
                 )
                 found.append({"event": "counters", **{key: now[key] for key in keys}})
+        return found
+
+    def _of_outlets(self, now: dict[str, Any]) -> list[dict[str, Any]]:
+        """Targets that are reached, and why one is not: once for each reason, not for each try."""
+        found = []
+        for outlet in now["outlets"]:
+            told = (outlet.get("state") == "publishing", outlet.get("problem"))
+            place = (now["name"], outlet["name"])
+            if self._outlets.get(place, (False, None)) != told:
+                self._outlets[place] = told
+                state = {"outlet": outlet["name"], "state": outlet.get("state"), "problem": told[1]}
+                found.append({"event": "outlet", "name": now["name"], **state})
         return found

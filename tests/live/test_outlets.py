@@ -12,6 +12,7 @@ import av
 import pytest
 
 from streamer.errors import ConfigError, OutputError
+from streamer.live.status import Journal, outlet_problems, status
 from streamer.media import push as pushing
 from streamer.media import record as recording
 from streamer.media.egress import Encoded
@@ -264,6 +265,32 @@ def test_a_dead_target_slows_nobody_and_shows_no_password(monkeypatch: pytest.Mo
     judge.verdict()
     assert judge.longest_silence_s < 0.5
     assert "hunter22" not in f"{push.name} {push.counters()}"
+
+
+def test_a_target_that_is_not_reached_is_logged_once_and_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pushing, "_DELAYS_S", (0.2,))
+    url = "rtsp://me:hunter22@127.0.0.1:9/x"
+    stream, _ = watched(cameras([frames]), push=(url,))
+    push = Push(url, want_key=stream.want_key)
+    stream.add(push)
+    stream.egress.failed["hls"] = f"OSError: {url}"
+    journal, entries, problems = Journal(), [], set()
+
+    def tried() -> bool:
+        entries.extend(journal.entries([stream], now_s=time.monotonic()))
+        problems.update(outlet_problems(status(stream, now_s=time.monotonic())))
+        return int(push.counters()["failures"]) > 2
+
+    run_until(stream, tried)
+    told = [entry for entry in entries if entry["event"] == "outlet"]
+    assert [(entry["outlet"], entry["state"]) for entry in told if entry["outlet"] == "hls"] == [
+        ("hls", "failed")
+    ]
+    assert [entry["problem"] for entry in told if entry["outlet"] == push.name] == ["Connection refused"]
+    assert "hunter22" not in str(entries)
+    assert f"{push.name}: Connection refused" in problems
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "rtmp"])

@@ -194,7 +194,8 @@ class Card {
     this.state.textContent = stream.state;
     this.state.className = `stream-state ${stream.state}`;
     this.source.textContent = stream.source;
-    this.problem.textContent = stream.problem ?? "";
+    const outlets = (stream.outlets ?? []).filter((one) => one.problem).map((one) => `${one.name}: ${one.problem}`);
+    this.problem.textContent = [stream.problem, ...outlets].filter(Boolean).join("; ");
     this.sound.hidden = !stream.sound;
     this.power.textContent = running ? "Stop" : "Start";
     for (const key of ["style", "hide"]) {
