@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import ssl
 import sys
 from pathlib import Path
 from types import FrameType
@@ -50,6 +51,10 @@ def run(app: Any, listener: socket.socket, *, cert: Path | None = None, key: Pat
             app.state.stopping = True
             super().handle_exit(sig, frame)
 
+    try:
+        options.load()
+    except (ssl.SSLError, OSError) as error:
+        raise ConfigError(f"not a certificate with its key, both as PEM: {cert}") from error
     Server(options).run(sockets=[listener])
 
 

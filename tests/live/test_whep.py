@@ -1,8 +1,10 @@
 """From a file to the pixels that a real browser shows."""
 
+import asyncio
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -17,7 +19,9 @@ import cv2
 import numpy as np
 import pytest
 
+from streamer.media.whip import options_of
 from streamer.proof.scene import write_clip
+from streamer.proof.viewers import Viewer
 from streamer.server.keys import hashed
 from tests.browser import chromium, watching
 from tests.conftest import need
@@ -136,6 +140,77 @@ def test_sigterm_under_load_closes_the_recordings(tmp_path: Path) -> None:
     assert recorded.suffix == ".mp4"
     with av.open(str(recorded)) as container:
         assert sum(1 for _ in container.decode(video=0)) > 20
+
+
+def test_sigterm_tells_the_viewers(clip: Path) -> None:
+    async def watch() -> str:
+        viewer = Viewer()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/camera/whep",
+            (await viewer.offer()).encode(),
+            {"Content-Type": "application/sdp"},
+        )
+        with await asyncio.to_thread(urllib.request.urlopen, request, timeout=10) as answer:
+            await viewer.take(answer.read().decode())
+        await viewer.watch(3)
+        process.send_signal(signal.SIGTERM)
+        until = time.monotonic() + 10
+        while viewer.peer.connectionState == "connected" and time.monotonic() < until:
+            await asyncio.sleep(0.05)
+        state = viewer.peer.connectionState
+        await viewer.leave()
+        return str(state)
+
+    port = free_port()
+    with live(str(clip), "--loop", "--webrtc", port=port) as process:
+        wait_for_stream(port)
+        assert asyncio.run(watch()) == "closed"
+        assert process.wait(30) in (0, -signal.SIGTERM)
+
+
+def test_tls_by_flag(clip: Path, tmp_path: Path) -> None:
+    with options_of(None) as files:
+        port, at = free_port(), ("--tls-cert", files["cert_file"], "--tls-key", files["key_file"])
+        trusting = ssl.create_default_context(cafile=files["cert_file"])
+        trusting.check_hostname = False
+        with live(str(clip), "--loop", "--webrtc", *at, port=port):
+            until = time.monotonic() + 60
+            while True:
+                try:
+                    url = f"https://127.0.0.1:{port}/healthz"
+                    with urllib.request.urlopen(url, timeout=5, context=trusting) as answer:
+                        assert json.loads(answer.read()) == {"ok": True, "failed": []}
+                    break
+                except OSError:
+                    assert time.monotonic() < until
+                    time.sleep(0.3)
+
+
+@pytest.mark.parametrize("text", [None, "no certificate"])
+def test_a_wrong_certificate_is_one_line(text: str | None, clip: Path, tmp_path: Path) -> None:
+    file = tmp_path / "cert.pem"
+    if text is not None:
+        file.write_text(text)
+    command = [
+        sys.executable,
+        "-m",
+        "streamer",
+        "live",
+        str(clip),
+        "--webrtc",
+        "--port",
+        "0",
+        "--tls-cert",
+        str(file),
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "error: " in done.stderr
+    assert "cert.pem" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_no_password_is_printed_or_logged(tmp_path: Path) -> None:

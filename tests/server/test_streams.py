@@ -292,6 +292,9 @@ def test_metrics_count_what_happens(served: Served) -> None:
     for name in ("frames_dropped_total", "frames_covered_total", "reconnects_total", "viewers", "masks",
                  "carried_box_age_seconds", "detector_lag_seconds"):  # fmt: skip
         assert f"streamer_{name}{label}" in values
+    for stage in ("decode", "copy", "detect", "track", "mask", "encode", "send"):
+        assert values[f'streamer_stage_seconds_total{{stage="{stage}",stream="camera"}}'] > 0
+    assert values['streamer_state{state="live",stream="camera"}'] == 1
 
 
 def test_with_keys_everything_but_health_needs_one(clip: Path) -> None:
