@@ -116,7 +116,13 @@ class Fleet:
         return stream
 
     def _zones_of(self, name: str, settings: StreamSettings) -> Zones:
-        return self.studio.zones if settings.zones is None else zones_from(settings.zones, f'stream "{name}"')
+        """The stream's own zones. What the configuration masks in every stream stays masked: who draws one zone more
+        on the page does not see those, and must not open them.
+        """
+        if settings.zones is None:
+            return self.studio.zones
+        own = zones_from(settings.zones, f'stream "{name}"')
+        return Zones(self.studio.zones.mask + own.mask, own.keep)
 
 
 def _differs_lightly(before: StreamSettings, after: StreamSettings) -> bool:

@@ -55,7 +55,9 @@ class StreamSettings(BaseModel):
     bit_rate: Annotated[int, Field(ge=50_000, le=100_000_000)] | None = None  # bits per second; None: by size
     hide: Hide | None = None  # None: as the server's settings say
     style: Style | None = None
-    zones: dict[str, Any] | None = None  # {"mask": [...], "keep": [...]} as in a zones file
+    zones: dict[str, Any] | None = (
+        None  # {"mask": [...], "keep": [...]} as in a zones file, whose own masks stay
+    )
 
     @property
     def shown_source(self) -> str:

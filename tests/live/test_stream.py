@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from streamer.frame import Frame, Size
 from streamer.live import stream as streaming
 from streamer.live import supervisor as supervising
 from streamer.live import timing
+from streamer.live.fleet import Fleet
+from streamer.live.settings import StreamSettings
 from streamer.live.stream import LiveStream
 from streamer.media.egress import H264, Egress, Encoded, PacketQueue
 from streamer.media.live_encoder import LiveEncoder
@@ -27,8 +30,11 @@ from streamer.proof.scene import (
     luma_with_face,
     run_until,
     shows_face,
+    studio,
     watched,
+    write_clip,
 )
+from streamer.zones import Zones
 
 
 @pytest.fixture(autouse=True)
@@ -287,6 +293,27 @@ def test_an_encoder_that_fails_in_its_own_words_ends_no_thread(
     judge.verdict()
     assert stream.tally.events["encoder failures"] >= 1
     assert stream.failure is None
+
+
+def test_a_zone_that_is_drawn_does_not_open_those_of_the_configuration(tmp_path: Path) -> None:
+    first, second, third = (((x, 0.0), (x + 0.1, 0.0), (x, 0.1)) for x in (0.0, 0.3, 0.6))
+    clip = write_clip(tmp_path / "clip.mp4", seconds=1, format_name="mp4")
+    fleet = Fleet(replace(studio(), zones=Zones(mask=(first,), keep=(second,))))
+    settings = StreamSettings(source=str(clip), loop=True, webrtc=False)
+    try:
+        fleet.put("camera", settings)
+        stream = fleet.get("camera")
+        assert stream is not None
+        assert stream._zones == Zones((first,), (second,))
+        fleet.put(
+            "camera", settings.model_copy(update={"zones": {"mask": [[list(corner) for corner in third]]}})
+        )
+        assert stream._zones == Zones((first, third), ())
+        fleet.put("camera", settings.model_copy(update={"zones": {"mask": [], "keep": []}}))
+        assert stream._zones == Zones((first,), ())
+        assert fleet.get("camera") is stream
+    finally:
+        fleet.stop()
 
 
 def test_the_egress_refuses_and_counts_what_holds_no_receipt() -> None:

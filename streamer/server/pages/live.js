@@ -298,10 +298,13 @@ class Card {
   }
 
   corner(event) {
-    if (!this.corners || event.detail > 1) return;
+    if (!this.corners) return;
     const place = this.overlay.getBoundingClientRect();
     const share = (value) => Math.min(1, Math.max(0, Math.round(value * 1e4) / 1e4));
-    this.corners.push([share((event.clientX - place.left) / place.width), share((event.clientY - place.top) / place.height)]);
+    const [x, y] = [share((event.clientX - place.left) / place.width), share((event.clientY - place.top) / place.height)];
+    const last = this.corners.at(-1);
+    if (last && Math.hypot(x - last[0], y - last[1]) < .01) return; // a double click is one corner
+    this.corners.push([x, y]);
     this.paint();
   }
 
