@@ -19,7 +19,7 @@ EXITS = frozenset(
         "picture_from_frame", "picture_on_gpu",
         "from_dlpack", "from_ndarray", "to_ndarray", "to_image", "imwrite", "imencode", "imshow",
         "tofile", "tobytes", "mux", "mux_one", "luma", "chroma", "Encoded", "Redacted", "Clean",
-        "sendto", "sendmsg", "sendall", "_send_rtp", "Payloads", "Remuxer",
+        "sendto", "sendmsg", "sendall", "_send_rtp", "Payloads", "Remuxer", "packet",
     }
 )  # fmt: skip
 OWN_PICTURES = {
@@ -63,17 +63,21 @@ KNOWN = {
     # files: FileSink.write refuses whatever is neither Redacted nor Clean
     "media/sink.py:FileSink._encoded": {"picture_from_frame", "picture_on_gpu"},
     "media/sink.py:FileSink._mux": {"mux_one"},
+    "media/sink.py:FileSink.write": {"packet"},  # of sound
+    "media/source.py:FileSource._look": {"packet"},  # the size of sound
     "media/splice.py:SplicedVideo.encode": {"picture_from_frame"},
     # live: the encoder refuses whatever is not Redacted, Egress whatever is not Encoded
     "media/live_encoder.py:LiveEncoder.encode": {"Encoded"},
     "media/live_encoder.py:LiveEncoder._packets": {"picture_from_frame", "picture_on_gpu"},  # of encode
     "media/remux.py:Remuxer._flush": {"mux_one"},  # owners: HLS, recordings and push, which are Outlets
-    "media/hls.py:Hls.send": {"Remuxer"},
-    "media/record.py:Recorder._write_segment": {"Remuxer"},
+    "media/egress.py:Encoded.key": {"packet"},  # whether it is a key picture
+    "media/hls.py:Hls.send": {"Remuxer", "packet"},
+    "media/record.py:Recorder._write_segment": {"Remuxer", "packet"},
+    "media/push.py:Push._talk": {"packet"},  # to the process of the push target, through a pipe
     "media/push_process.py:main": {"Remuxer"},  # fed by Push alone
     # live, to viewers: a Room is an Outlet, makes Payloads of what Egress gave it, and a Leg sends Payloads alone
-    "media/webrtc.py:Room._payloads": {"Payloads"},
-    "media/webrtc.py:Room._spread_sound": {"Payloads"},
+    "media/webrtc.py:Room._payloads": {"Payloads", "packet"},
+    "media/webrtc.py:Room._spread_sound": {"Payloads", "packet"},
     # sound: samples of an audio stream, let out with the receipt of a picture (Note [Sound])
     "media/remux.py:Remuxer.write_sound": {"mux_one"},
     "media/sound.py:SoundReader.read": {"to_ndarray"},
@@ -131,6 +135,41 @@ def test_every_exit_is_known() -> None:
         "pixels can leave here: say why they may"
     )
     assert {where: names for where, names in KNOWN.items() if not names <= found.get(where, set())} == {}
+
+
+def outlets_of(source: str) -> set[str]:
+    """The classes of a module that live pictures are sent to."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ClassDef):
+            for part in node.body:
+                takes = (
+                    [one.annotation for one in part.args.args] if isinstance(part, ast.FunctionDef) else []
+                )
+                if any(isinstance(one, ast.Name) and one.id == "Encoded" for one in takes):
+                    found.add(node.name)
+    return found
+
+
+def test_every_place_that_takes_live_pictures_is_known() -> None:
+    found = {
+        f"{path.relative_to(PACKAGE).as_posix()}:{name}"
+        for path in PACKAGE.rglob("*.py")
+        for name in outlets_of(path.read_text("utf-8"))
+    }
+    assert found == {
+        "media/egress.py:Outlet",  # the protocol
+        "media/egress.py:KeyframeGate",
+        "media/egress.py:PacketQueue",
+        "media/hls.py:Hls",
+        "media/push.py:Push",
+        "media/record.py:Recorder",
+        "media/webrtc.py:Room",
+        "media/webrtc.py:Viewer",  # of a Room
+        "live/stream.py:LiveStream",  # to its Egress
+        "proof/scene.py:Judge",
+        "proof/live_faults.py:_Stalled",
+    }
 
 
 def test_a_new_exit_would_be_noticed() -> None:
