@@ -39,6 +39,8 @@ _WHIP = frozenset(scheme for scheme, (name, _) in _FORMATS.items() if name == "w
 
 def check_push(url: str) -> None:
     """Refuse an address that nothing can be pushed to. Raises ConfigError."""
+    if any(letter.isspace() or not letter.isprintable() for letter in url):
+        raise ConfigError("the address of a push holds a space or a control character")
     scheme = urlsplit(url).scheme.lower()
     if scheme not in _FORMATS:
         raise ConfigError(f"push needs one of {', '.join(_FORMATS)}: {redacted_url(url)}")

@@ -149,8 +149,12 @@ def player_guard(keys: Keys) -> Any:
     return Depends(check if keys else _local_only)
 
 
-def guard(keys: Keys) -> Any:
-    """The dependency of every endpoint that needs a caller's right: see Note [Who may call]."""
+def guard(keys: Keys, headers: Mapping[str, str] | None = None) -> Any:
+    """The dependency of every endpoint that needs a caller's right: see Note [Who may call].
+
+    A refusal for want of a key carries `headers`.
+    """
+    refusal = {"WWW-Authenticate": "ApiKey", **(headers or {})}
     if not keys:
         return Depends(_local_only)
 
@@ -160,7 +164,7 @@ def guard(keys: Keys) -> Any:
         hub: Annotated[str | None, Security(APIKeyHeader(name="X-RapidAPI-Key", auto_error=False))],
     ) -> None:
         if not keys.opens(own or hub or bearer_of(request.headers)):
-            raise HTTPException(401, "the API key is missing or wrong", {"WWW-Authenticate": "ApiKey"})
+            raise HTTPException(401, "the API key is missing or wrong", refusal)
 
     return Depends(check)
 

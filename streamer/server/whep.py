@@ -16,6 +16,11 @@ _HEADERS = {
     "Access-Control-Expose-Headers": "ETag, ID, Accept-Patch, Link, Location",
 }
 
+REFUSAL = {
+    **_HEADERS,
+    "WWW-Authenticate": "Bearer",
+}  # players of other sites must be able to read that a token is wanted
+
 
 def router(streams: Streams) -> APIRouter:
     """`POST /NAME/whep` and what belongs to it."""

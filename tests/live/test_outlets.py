@@ -312,6 +312,8 @@ def test_a_target_that_accepts_and_never_answers_stops_no_thread(
 def test_an_address_that_nothing_can_be_pushed_to_is_refused() -> None:
     with pytest.raises(ConfigError, match="push needs one of"):
         check_push("ftp://me:secret@host/x")
+    with pytest.raises(ConfigError, match="control character"):
+        check_push("rtsp://host/x\nand more")
     with pytest.raises(ConfigError) as caught:
         check_push("gopher://me:hunter22@host/x")
     assert "hunter22" not in str(caught.value)

@@ -303,7 +303,10 @@ def test_with_keys_everything_but_health_needs_one(clip: Path) -> None:
         served.wait(lambda: served.streams.fleet.get("camera"))
         for path in ("/v1/streams", "/v1/streams/camera", "/v1/streams/camera/objects", "/metrics"):
             assert served.http.get(path).status_code == 401
-        assert served.http.post("/camera/whep", content=offer(), headers=SDP).status_code == 401
+        refused = served.http.post("/camera/whep", content=offer(), headers=SDP)
+        assert refused.status_code == 401
+        assert refused.headers["www-authenticate"] == "Bearer"
+        assert refused.headers["access-control-allow-origin"] == "*"
         assert served.http.put("/v1/streams/x", json={"source": "0"}).status_code == 401
         assert served.http.get("/healthz").status_code == 200
         served.wait(lambda: (s := served.streams.fleet.get("camera")) and s.encoder)
