@@ -71,7 +71,7 @@ class Journal:
     """What there is to say in a log: changes of state at once, counters once a minute. No secrets."""
 
     def __init__(self) -> None:
-        self._last: dict[str, tuple[str, str | None]] = {}
+        self._last: dict[str, tuple[str, str | None, str]] = {}
         self._outlets: dict[tuple[str, str], tuple[bool, str | None]] = {}
         self._summed_s: float | None = None
 
@@ -83,7 +83,7 @@ class Journal:
             self._summed_s = now_s
         for stream in streams:
             now = status(stream, now_s=now_s)
-            state = (now["state"], now["problem"])
+            state = (now["state"], now["problem"], str(now["encoder"]))
             if self._last.get(stream.name) != state:
                 self._last[stream.name] = state
                 entry = {

@@ -18,6 +18,7 @@ from streamer.live import supervisor as supervising
 from streamer.live import timing
 from streamer.live.fleet import Fleet
 from streamer.live.settings import StreamSettings
+from streamer.live.status import Journal
 from streamer.live.stream import LiveStream
 from streamer.media.egress import H264, Egress, Encoded, PacketQueue
 from streamer.media.live_encoder import LiveEncoder
@@ -314,6 +315,22 @@ def test_a_zone_that_is_drawn_does_not_open_those_of_the_configuration(tmp_path:
         assert fleet.get("camera") is stream
     finally:
         fleet.stop()
+
+
+def test_the_log_says_which_encoder_was_opened_and_why_even_if_that_came_later() -> None:
+    stream, judge = watched(cameras([frames]))
+    journal, entries = Journal(), []
+
+    def seen() -> bool:
+        entries.extend(journal.entries([stream], now_s=time.monotonic()))
+        return judge.pictures > 20
+
+    run_until(stream, seen)
+    states = [entry for entry in entries if entry["event"] == "state"]
+    assert states[0]["encoder"] is None
+    assert states[-1]["state"] == "live"
+    assert states[-1]["encoder"] == {"name": stream.encoder.name, "why": stream.encoder.why}  # type: ignore[union-attr]
+    assert len(states) <= 3
 
 
 def test_the_egress_refuses_and_counts_what_holds_no_receipt() -> None:
