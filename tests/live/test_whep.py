@@ -1,6 +1,7 @@
 """From a file to the pixels that a real browser shows."""
 
 import asyncio
+import datetime
 import json
 import os
 import signal
@@ -18,8 +19,10 @@ import av
 import cv2
 import numpy as np
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from streamer.media.whip import options_of
 from streamer.proof.scene import write_clip
 from streamer.proof.viewers import Viewer
 from streamer.server.keys import hashed
@@ -168,22 +171,40 @@ def test_sigterm_tells_the_viewers(clip: Path) -> None:
         assert process.wait(30) in (0, -signal.SIGTERM)
 
 
+def certificate(folder: Path) -> tuple[str, str]:
+    """A certificate that signs itself, and its key, as PEM files."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    made = builder.not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    files = folder / "cert.pem", folder / "key.pem"
+    files[0].write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return str(files[0]), str(files[1])
+
+
 def test_tls_by_flag(clip: Path, tmp_path: Path) -> None:
-    with options_of(None) as files:
-        port, at = free_port(), ("--tls-cert", files["cert_file"], "--tls-key", files["key_file"])
-        trusting = ssl.create_default_context(cafile=files["cert_file"])
-        trusting.check_hostname = False
-        with live(str(clip), "--loop", "--webrtc", *at, port=port):
-            until = time.monotonic() + 60
-            while True:
-                try:
-                    url = f"https://127.0.0.1:{port}/healthz"
-                    with urllib.request.urlopen(url, timeout=5, context=trusting) as answer:
-                        assert json.loads(answer.read()) == {"ok": True, "failed": []}
-                    break
-                except OSError:
-                    assert time.monotonic() < until
-                    time.sleep(0.3)
+    cert, key = certificate(tmp_path)
+    port = free_port()
+    trusting = ssl.create_default_context(cafile=cert)
+    trusting.check_hostname = False
+    with live(str(clip), "--loop", "--webrtc", "--tls-cert", cert, "--tls-key", key, port=port):
+        until = time.monotonic() + 60
+        while True:
+            try:
+                url = f"https://127.0.0.1:{port}/healthz"
+                with urllib.request.urlopen(url, timeout=5, context=trusting) as answer:
+                    assert json.loads(answer.read()) == {"ok": True, "failed": []}
+                break
+            except OSError:
+                assert time.monotonic() < until
+                time.sleep(0.3)
 
 
 @pytest.mark.parametrize("text", [None, "no certificate"])
