@@ -75,6 +75,8 @@ def command(
         raise ConfigError(
             "say where the stream goes: --webrtc, --hls, --rtsp URL, --push URL or --record DIR"
         )
+    if webrtc or hls:
+        _need_serving()
     values: dict[str, Any] = {
         "source": source, "transport": transport, "loop": loop, "audio": audio, "webrtc": webrtc, "hls": hls,
         "push": tuple(push or ()), "record": record, "segment_s": segment, "delay_ms": delay,
@@ -105,13 +107,19 @@ class _Door:
     key: Path | None
 
 
-def _serve(fleet: Fleet, wanted: dict[str, StreamSettings], door: _Door, say: Console) -> None:
+def _need_serving() -> None:
+    """Raises ConfigError where the extra is missing."""
     try:
-        from streamer.server.keys import Keys, is_loopback, read_keys
-        from streamer.server.live import create_live_app
-        from streamer.server.rooms import Streams
+        import streamer.server.live  # noqa: F401
     except ModuleNotFoundError as error:
         raise ConfigError(f"serving needs {error.name}: pip install streamer-anonymizer[serve]") from error
+
+
+def _serve(fleet: Fleet, wanted: dict[str, StreamSettings], door: _Door, say: Console) -> None:
+    from streamer.server.keys import Keys, is_loopback, read_keys
+    from streamer.server.live import create_live_app
+    from streamer.server.rooms import Streams
+
     keys = read_keys(door.keys_file) if door.keys_file is not None else Keys()
     if not keys and not is_loopback(door.host):
         raise ConfigError(f"without --keys this machine alone can be served, not {door.host}")
