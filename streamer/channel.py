@@ -13,6 +13,10 @@ class Closed(Exception):
     """The other side of the channel is gone."""
 
 
+class NoThreadError(OSError):
+    """The machine gives no further thread."""
+
+
 class Channel(Generic[T]):
     """A bounded queue between two threads.
 
@@ -84,13 +88,21 @@ class Channel(Generic[T]):
 
 
 class Worker:
-    """One function on a thread of its own. What it raises is kept in `error`."""
+    """One function on a thread of its own. What it raises is kept in `error`.
+
+    Raises NoThreadError.
+    """
 
     def __init__(self, work: Callable[[], None], *, name: str) -> None:
         self.error: BaseException | None = None
         self._work = work
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # Python's only word for it
+            raise NoThreadError(
+                f"the machine gives no further thread, end something else first: {name}"
+            ) from error
 
     def _run(self) -> None:
         try:

@@ -14,7 +14,7 @@ from streamer.config import Settings
 from streamer.detector import Detector
 from streamer.device import cores, open_device
 from streamer.device.base import Device
-from streamer.errors import OutputError
+from streamer.errors import DeviceError, OutputError
 from streamer.frame import Clean, FrameResult, Redacted
 from streamer.media.encoders import codec_of, container_of
 from streamer.media.sink import FileSink, check_beside, check_output, copy_refusal
@@ -147,8 +147,16 @@ class Report:
 def run(job: Job, engine: Engine, progress: Callable[[Progress], None] | None = None) -> Report:
     """Anonymize one video file.
 
-    Raises InputError, OutputError, ConfigError or RedactionError; then nothing stands under the target's name.
+    Raises InputError, OutputError, ConfigError, DeviceError or RedactionError; then nothing
+    stands under the target's name.
     """
+    try:
+        return _run(job, engine, progress)
+    except channel.NoThreadError as error:
+        raise DeviceError(str(error)) from error
+
+
+def _run(job: Job, engine: Engine, progress: Callable[[Progress], None] | None) -> Report:
     started = perf_counter()
     tally = Tally()
     settings = engine.settings

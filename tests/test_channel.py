@@ -1,6 +1,9 @@
+import threading
 from collections.abc import Iterator
 
-from streamer.channel import background
+import pytest
+
+from streamer.channel import NoThreadError, Worker, background
 
 
 class Opened:
@@ -33,3 +36,14 @@ def test_an_iterator_that_is_left_early_is_closed() -> None:
         assert next(items) == 0
     assert opened.left
     assert not opened.closed
+
+
+def test_a_machine_without_a_further_thread_is_an_error_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(NoThreadError, match=r"no further thread.*decode"):
+        Worker(lambda: None, name="decode")

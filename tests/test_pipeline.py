@@ -1,5 +1,6 @@
 """Whole files through the product, with a detector that finds a red square: no picture that leaves may show it."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from streamer.anonymizer import Means
 from streamer.config import settings_from
 from streamer.detection import Detections, Label
 from streamer.device.cpu import CpuDevice
+from streamer.errors import DeviceError
 from streamer.frame import Frame
 from streamer.media import nal
 from streamer.pipeline import Engine, Job, Report
@@ -164,3 +166,21 @@ def test_recordings_glued_together_keep_their_sound(tmp_path: Path) -> None:
     assert seen.audio_s[1] == pytest.approx(seen.times_s[-1], abs=0.1)
     assert shows_square(target) == []
     assert any("begins again" in note for note in report.as_dict()["notes"])
+
+
+@pytest.mark.parametrize("thread", ["decode", "anonymize"])
+def test_without_a_thread_to_be_had_there_is_one_line_and_no_file(
+    thread: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = clips.make(tmp_path / "in.mp4", Clip(frames=5))
+    start = threading.Thread.start
+
+    def refuse(self: threading.Thread) -> None:
+        if self.name == thread:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(DeviceError, match=rf"no further thread.*{thread}"):
+        run(source, tmp_path / "out.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
