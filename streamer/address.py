@@ -8,6 +8,9 @@ _SECRET_PARAMETER = re.compile(
     r"([?&;]|^)([^=&;]*(?:pass|pwd|token|secret|key|auth|sig|credential|user|login|streamid)[^=&;]*)=([^&;#]*)",
     re.I,
 )
+_AUTHORITY_END = re.compile(r"[/?#]")
+_HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:\d*)?")  # with its port
+BARE_PASSWORD = "a password's / ? and # must be written as %2F %3F and %23"
 _PLACES = {"rtmp", "rtmps"}  # the last part of the path is the stream key
 
 
@@ -31,6 +34,19 @@ def redacted_url(text: str) -> str:
         place, slash, key = rest.partition("?")[0].rpartition("/")
         rest = f"{place}/***" if slash and place.count("/") and key else place + slash + key
     return f"{scheme[1]}://{rest}"
+
+
+def has_bare_password(text: str) -> bool:
+    """Whether a password in the address holds `/`, `?` or `#` as they are, so that it would be read as host and port.
+
+    >>> has_bare_password("rtsp://admin:p/ss@10.0.0.7/ch1"), has_bare_password("rtsp://10.0.0.7:554/a@b")
+    (True, False)
+    """
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        return False
+    place, later = _AUTHORITY_END.split(text[scheme.end() :] + "/", maxsplit=1)
+    return "@" in later and "@" not in place and not _HOST.fullmatch(place)
 
 
 def without_secrets(text: str, *urls: str) -> str:

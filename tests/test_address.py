@@ -1,8 +1,13 @@
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.address import redacted_url, without_secrets
+from streamer.errors import ConfigError
+from streamer.media.live_source import check_source
+from streamer.media.push import check_push
 
 
 @pytest.mark.parametrize(
@@ -25,6 +30,31 @@ from streamer.address import redacted_url, without_secrets
 def test_shows_where_but_not_the_secret(url: str, shown: str) -> None:
     assert redacted_url(url) == shown
     assert redacted_url(shown) == shown
+
+
+@pytest.mark.parametrize("mark", ["/", "?", "#"])
+@pytest.mark.parametrize("check", [check_source, check_push])
+def test_a_password_that_would_be_read_as_a_place_is_refused_and_not_shown(
+    check: Callable[[str], None], mark: str
+) -> None:
+    with pytest.raises(ConfigError, match="%2F %3F and %23") as refused:
+        check(f"rtsp://admin:hunter{mark}22@10.0.0.7:554/ch1")
+    assert "hunter" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rtsp://10.0.0.7:554/who@home",
+        "rtsp://[::1]:554/who@home",
+        "rtsp://cam/x#a@b",
+        "rtsp://admin:p@ss@10.0.0.7/ch1",
+        "rtsp://admin:p%2Fss@10.0.0.7/ch1",
+        "rtsp://admin@10.0.0.7/ch1",
+    ],
+)
+def test_addresses_that_are_read_as_they_were_meant_are_taken(url: str) -> None:
+    check_source(url)
 
 
 _secret = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters=" '\"<>"), min_size=6)

@@ -12,7 +12,7 @@ import av
 from av.codec.context import Flags, Flags2
 from av.codec.hwaccel import HWAccel
 
-from streamer.address import redacted_url, without_secrets
+from streamer.address import BARE_PASSWORD, has_bare_password, redacted_url, without_secrets
 from streamer.clock import SYSTEM, Clock
 from streamer.closing import Closing
 from streamer.errors import ConfigError, DeviceError, InputError
@@ -44,6 +44,8 @@ def check_source(url: str) -> None:
         raise ConfigError("a source is an address, a webcam's number or path, or a file")
     if _SCHEME.match(url) and not _NETWORK.match(url):
         raise ConfigError(f"a source's address begins with one of {', '.join(_SCHEMES)}: {redacted_url(url)}")
+    if has_bare_password(url):
+        raise ConfigError(f"{BARE_PASSWORD}: {redacted_url(url)}")
     if url.lower().startswith("srt:") and not has_srt():
         raise ConfigError(f"this build of PyAV has no SRT: {redacted_url(url)}")
 

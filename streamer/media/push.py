@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import av
 
-from streamer.address import redacted_url, without_secrets
+from streamer.address import BARE_PASSWORD, has_bare_password, redacted_url, without_secrets
 from streamer.channel import Worker
 from streamer.clock import SYSTEM, Clock
 from streamer.errors import ConfigError, OutputError
@@ -41,6 +41,8 @@ def check_push(url: str) -> None:
     """Refuse an address that nothing can be pushed to. Raises ConfigError."""
     if any(letter.isspace() or not letter.isprintable() for letter in url):
         raise ConfigError("the address of a push holds a space or a control character")
+    if has_bare_password(url):
+        raise ConfigError(f"{BARE_PASSWORD}: {redacted_url(url)}")
     scheme = urlsplit(url).scheme.lower()
     if scheme not in _FORMATS:
         raise ConfigError(f"push needs one of {', '.join(_FORMATS)}: {redacted_url(url)}")
