@@ -16,6 +16,7 @@ from aiortc import (
     RTCRtpTransceiver,
     RTCSessionDescription,
     clock,
+    sdp,
 )
 from aiortc.exceptions import InvalidStateError
 from aiortc.sdp import candidate_from_sdp
@@ -27,6 +28,9 @@ from streamer.media.fanout import Leg, Payloads, Scratch, SilentTrack
 from streamer.media.ice import IceServer
 
 _OPUS = re.compile(r"^a=rtpmap:\d+ opus/48000", re.I | re.M)
+_H264 = re.compile(r"^a=rtpmap:(\d+) H264/90000", re.I | re.M)
+_FORMAT = re.compile(r"^a=fmtp:(\d+) ([^\r\n]*)", re.M)
+_PROFILES = (sdp.H264Profile.PROFILE_BASELINE, sdp.H264Profile.PROFILE_CONSTRAINED_BASELINE)
 OPUS_CLOCK = 48_000
 _CONNECT_S = 15.0  # until a viewer that asked must have come
 _BACKLOG = 60  # pictures that wait for the event loop
@@ -290,10 +294,23 @@ class Viewer:
 
 
 def _codec_of(offer: str) -> str:
-    """H.264 where the viewer can, else VP8. Raises ConfigError if it offers neither."""
-    text = offer.upper()
-    if "H264/90000" in text:
+    """H.264 where the viewer takes ours, else VP8. Raises ConfigError if it offers neither."""
+    parameters = dict(_FORMAT.findall(offer))
+    if any(_takes_ours(parameters.get(number, "")) for number in _H264.findall(offer)):
         return "h264"
-    if "VP8/90000" in text:
+    if "VP8/90000" in offer.upper():
         return "vp8"
-    raise ConfigError("the offer holds neither H.264 nor VP8 video")
+    raise ConfigError(
+        "the offer holds neither H.264 of the baseline profile (packetization-mode 1) nor VP8 video"
+    )
+
+
+def _takes_ours(parameters: str) -> bool:
+    """Whether a viewer's H.264, by its `a=fmtp` (RFC 6184, section 8.1), is what aiortc answers."""
+    pairs = (pair.strip().partition("=") for pair in parameters.lower().split(";"))
+    given = {key: value for key, _, value in pairs}
+    try:
+        profile, _ = sdp.parse_h264_profile_level_id(given.get("profile-level-id", "42e01f"))
+    except ValueError:
+        return False
+    return given.get("packetization-mode", "0") == "1" and profile in _PROFILES

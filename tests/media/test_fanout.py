@@ -5,6 +5,7 @@ import contextlib
 import errno
 import inspect
 import math
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ from aiortc.rtp import RtpPacket
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamer.errors import ConfigError
 from streamer.frame import Frame, FrameResult, Redacted, Size
 from streamer.media import fanout, nal, rtp
 from streamer.media.egress import Encoded
@@ -224,6 +226,53 @@ def test_viewers_see_the_pictures_and_are_told_the_counts(count: int) -> None:
         return [one for one in stats.values() if one.type == "remote-outbound-rtp"]
 
     run(test)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "codec"),
+    [
+        ("packetization-mode=1;profile-level-id=42e01f", "h264"),
+        ("level-asymmetry-allowed=1;profile-level-id=42001f;packetization-mode=1", "h264"),
+        ("packetization-mode=1;profile-level-id=640c1f", "vp8"),
+        ("packetization-mode=0;profile-level-id=42e01f", "vp8"),
+        ("packetization-mode=1;profile-level-id=nonsense", "vp8"),
+    ],
+)
+def test_a_viewer_whose_h264_is_not_ours_gets_vp8(parameters: str, codec: str) -> None:
+    async def test() -> None:
+        async with stage() as (room, _, _):
+            viewer = await room.join(chrome_offer(f"a=rtpmap:96 VP8/90000\r\n{h264(parameters)}"))
+            assert viewer.codec == codec
+            name = "H264" if codec == "h264" else "VP8"
+            assert f" {name}/90000" in viewer.answer
+            assert "m=video 0 " not in viewer.answer
+
+    run(test)
+
+
+def test_a_viewer_whose_h264_is_not_ours_and_who_has_nothing_else_is_told_so() -> None:
+    async def test() -> None:
+        async with stage() as (room, _, _):
+            with pytest.raises(ConfigError, match="baseline profile"):
+                await room.join(chrome_offer(h264("packetization-mode=1;profile-level-id=640c1f")))
+            assert len(room) == 0
+
+    run(test)
+
+
+def h264(parameters: str) -> str:
+    return f"a=rtpmap:102 H264/90000\r\na=fmtp:102 {parameters}\r\n"
+
+
+def chrome_offer(codecs: str) -> str:
+    numbers = " ".join(re.findall(r"rtpmap:(\d+)", codecs))
+    fingerprint = ":".join(["AB"] * 32)
+    return (
+        "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n"
+        f"m=video 9 UDP/TLS/RTP/SAVPF {numbers}\r\nc=IN IP4 0.0.0.0\r\na=rtcp:9 IN IP4 0.0.0.0\r\n"
+        f"a=ice-ufrag:abcd\r\na=ice-pwd:{'p' * 24}\r\na=fingerprint:sha-256 {fingerprint}\r\na=setup:actpass\r\n"
+        f"a=mid:0\r\na=recvonly\r\na=rtcp-mux\r\n{codecs}"
+    )
 
 
 def test_a_viewer_that_has_left_holds_no_pictures_and_no_socket() -> None:
