@@ -18,7 +18,15 @@ _RESERVED = frozenset({"v1", "healthz", "readyz", "metrics", "pages", "results",
 
 def _connectable(url: str) -> str:
     check_source(url)
-    return url
+    return str(_at_home(Path(url))) if url.startswith("~") else url
+
+
+def _at_home(path: Path) -> Path:
+    """With `~` written out, as a shell does for options but nobody for a configuration file."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"there is no such home: {path.parts[0]}") from error
 
 
 def _pushable(url: str) -> str:
@@ -41,7 +49,7 @@ class StreamSettings(BaseModel):
     webrtc: bool = True
     hls: bool = False
     push: tuple[Annotated[str, AfterValidator(_pushable)], ...] = ()  # rtsp://, rtmp://, srt://, udp://
-    record: Path | None = None  # folder of the recordings
+    record: Annotated[Path, AfterValidator(_at_home)] | None = None  # folder of the recordings
     segment_s: Annotated[float, Field(ge=2, le=86_400)] = 60.0  # length of one recording
     delay_ms: Annotated[int, Field(ge=0, le=5000)] = (
         0  # look-ahead: 300 masks most faces before their first detection

@@ -12,7 +12,7 @@ from streamer.errors import ConfigError
 from streamer.image.redact import Redactor
 from streamer.image.source import Access
 from streamer.image.store import Store, default_folder
-from streamer.server import failures, images, live
+from streamer.server import failures, images, live, operations
 from streamer.server.images import Studio
 from streamer.server.keys import Keys, guard, is_loopback
 from streamer.server.rooms import Streams
@@ -55,6 +55,7 @@ def create_app(
     app.include_router(image_api, dependencies=[guard(keys)])
     app.include_router(image_api, prefix=_CLOUD, dependencies=[guard(keys)], include_in_schema=False)
     app.include_router(images.stored(store, settings.body_s))
+    app.include_router(operations.health(streams))  # open to all
     live.serve_page(app, "index.html")
     if streams is not None:
         live.install(app, streams, keys)

@@ -22,4 +22,4 @@ def test_the_document_is_kept(tmp_path: Path) -> None:
             cwd=tmp_path, capture_output=True, text=True, timeout=240,
         )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "5 selected / 5 total" in done.stdout
+    assert "7 selected / 7 total" in done.stdout

@@ -91,6 +91,11 @@ def test_large_bodies(start: Start, folder: Path) -> None:
     assert is_empty(folder)
 
 
+def test_a_server_of_pictures_alone_tells_its_health(client: TestClient) -> None:
+    assert client.get("/healthz").json() == {"ok": True, "failed": []}
+    assert client.get("/readyz").json() == {"ready": True, "streams": {}}
+
+
 def test_a_form_without_a_file_is_small(client: TestClient) -> None:
     kind = {"content-type": "application/x-www-form-urlencoded"}
     message_of(

@@ -7,6 +7,7 @@ import pytest
 from streamer import resources
 from streamer.cli import web
 from streamer.errors import ConfigError
+from streamer.live.settings import stream_settings
 from streamer.server.settings import ServeSettings, load
 
 
@@ -43,3 +44,11 @@ def test_flags_win(tmp_path: Path) -> None:
     path = tmp_path / "serve.toml"
     path.write_text("port = 1\nwaiting = 3")
     assert (load(path, {"port": 2}).port, load(path, {"port": 2}).waiting) == (2, 3)
+
+
+def test_a_home_is_written_out_in_a_streams_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/one")
+    settings = stream_settings({"source": "~/clip.mp4", "record": "~/recordings"}, name="x")
+    assert (settings.source, settings.record) == ("/home/one/clip.mp4", Path("/home/one/recordings"))
+    with pytest.raises(ConfigError, match="no such home"):
+        stream_settings({"source": "0", "record": "~nobody-of-that-name/x"}, name="x")
