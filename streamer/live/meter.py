@@ -15,7 +15,6 @@ class Meter:
         self.latency_counts = [0] * (len(BUCKETS_S) + 1)
         self.latency_sum_s = 0.0
         self.problem: str | None = None
-        self.failed_outlets: set[str] = set()
         self._times: deque[float] = deque(maxlen=_WINDOW)
         self._latencies: deque[float] = deque(maxlen=_WINDOW)
 

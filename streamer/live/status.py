@@ -49,7 +49,7 @@ def status(stream: LiveStream, *, now_s: float) -> dict[str, Any]:
 
 
 def _outlets(stream: LiveStream) -> list[dict[str, Any]]:
-    """What each outlet counted, and why those failed that are served no more."""
+    """What each outlet counted, and why those failed that are left alone for now."""
     entries: list[dict[str, Any]] = [
         {"name": outlet.name, **outlet.counters()} for outlet in stream.egress.outlets
     ]

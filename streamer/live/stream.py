@@ -79,7 +79,7 @@ class LiveStream:
         self.settings = settings
         self.tally = Tally()
         self.meter = Meter()
-        self.egress = Egress()
+        self.egress = Egress(studio.clock)
         self.governor = Governor()
         self.results: deque[FrameResult] = deque(maxlen=_REMEMBERED)
         self.decoding = LiveDecoding(studio.device.video)
@@ -283,10 +283,10 @@ class LiveStream:
             return []
 
     def _hand_out(self, packet: Encoded) -> None:
+        before = self.egress.failures
         self.egress.send(packet)
-        for name in set(self.egress.failed) - self.meter.failed_outlets:
-            self.meter.failed_outlets.add(name)
-            self.tally.events["outlets failed"] += 1
+        if failures := self.egress.failures - before:
+            self.tally.events["outlets failed"] += failures
 
     def _serve_side(self, item: Redacted, pts: int) -> None:
         side = self.side_encoder

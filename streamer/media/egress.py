@@ -13,6 +13,7 @@ from typing import Protocol
 import av
 
 from streamer.channel import Channel
+from streamer.clock import SYSTEM, Clock
 from streamer.errors import RedactionError
 from streamer.frame import FrameResult
 
@@ -39,6 +40,7 @@ class Encoded:
         return self.codec in SOUND
 
 
+_AGAIN_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 SOUND = frozenset({"opus", "aac"})
 H264 = frozenset({"h264"})
 H264_AAC = frozenset({"h264", "aac"})
@@ -66,24 +68,39 @@ class Outlet(Protocol):
         """What it did so far."""
 
 
-class Egress:
-    """Hands each encoded picture to every outlet. An outlet that fails is told nothing more and slows nobody."""
+@dataclass(slots=True)
+class _Service:
+    """One outlet, and whether it is left alone because it raised."""
 
-    def __init__(self) -> None:
+    outlet: Outlet
+    tries: int = 0  # failures since it last took a picture
+    until_s: float | None = None  # when it is tried again, at the next key picture; None: it is served
+
+
+class Egress:
+    """Hands each encoded picture to every outlet.
+
+    One that raises slows nobody: it is left alone for 1, 2, 5, 10, then always 30 s, and served again from a key
+    picture on.
+    """
+
+    def __init__(self, clock: Clock = SYSTEM) -> None:
         self.without_receipt = 0
         self.passed = 0
+        self.failures = 0  # times that an outlet raised
         self.closed = False
-        self.failed: dict[str, str] = {}
-        self._outlets: tuple[Outlet, ...] = ()
+        self.failed: dict[str, str] = {}  # why those raised that are left alone now
+        self._clock = clock
+        self._services: tuple[_Service, ...] = ()
 
     @property
     def outlets(self) -> tuple[Outlet, ...]:
         """Those that are served now."""
-        return self._outlets
+        return tuple(service.outlet for service in self._services if service.until_s is None)
 
     def add(self, outlet: Outlet) -> None:
         """Serve one more outlet."""
-        self._outlets = (*self._outlets, outlet)
+        self._services = (*self._services, _Service(outlet))
 
     def send(self, item: object) -> None:
         """Let one picture leave. Raises RedactionError for anything that holds no receipt."""
@@ -91,24 +108,38 @@ class Egress:
             self.without_receipt += 1
             raise RedactionError(f"refused to send what holds no receipt: {type(item).__name__}")
         self.passed += 1
-        for outlet in self._outlets:
-            if item.codec not in outlet.codecs:
-                continue
-            try:
-                outlet.send(item)
-            except Exception as error:  # noqa: BLE001 - one outlet must not hurt the others
-                self.failed[outlet.name] = f"{type(error).__name__}: {error}"
-                self._outlets = tuple(other for other in self._outlets if other is not outlet)
+        for service in self._services:
+            if item.codec in service.outlet.codecs and self._is_due(service, item):
+                self._serve(service, item)
+
+    def _is_due(self, service: _Service, item: Encoded) -> bool:
+        return service.until_s is None or (item.key and self._clock.now() >= service.until_s)
+
+    def _serve(self, service: _Service, item: Encoded) -> None:
+        name = service.outlet.name
+        try:
+            service.outlet.send(item)
+        except Exception as error:  # noqa: BLE001 - one outlet must not hurt the others
+            self.failures += 1
+            self.failed[name] = f"{type(error).__name__}: {error}"
+            service.until_s = self._clock.now() + _AGAIN_S[min(service.tries, len(_AGAIN_S) - 1)]
+            service.tries += 1
+            return
+        if service.until_s is not None:
+            service.until_s = None
+            self.failed.pop(name, None)
+        elif item.key:  # it took a whole group
+            service.tries = 0
 
     def close(self) -> None:
         """Finish every outlet."""
         self.closed = True
-        outlets, self._outlets = self._outlets, ()
-        for outlet in outlets:
+        services, self._services = self._services, ()
+        for service in services:
             try:
-                outlet.close()
+                service.outlet.close()
             except Exception as error:  # noqa: BLE001 - the others must be finished too
-                self.failed[outlet.name] = f"{type(error).__name__}: {error}"
+                self.failed[service.outlet.name] = f"{type(error).__name__}: {error}"
 
 
 class KeyframeGate:

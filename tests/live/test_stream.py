@@ -11,8 +11,9 @@ from typing import Any
 import av
 import pytest
 
+from streamer.clock import Clock
 from streamer.errors import InputError
-from streamer.frame import Frame, Size
+from streamer.frame import Frame, FrameResult, Size
 from streamer.live import stream as streaming
 from streamer.live import supervisor as supervising
 from streamer.live import timing
@@ -342,6 +343,56 @@ def test_the_egress_refuses_and_counts_what_holds_no_receipt() -> None:
             egress.send(thing)
     assert egress.without_receipt == 4
     assert egress.passed == 0
+
+
+def test_an_outlet_that_raises_is_served_again_from_a_key_picture_on() -> None:
+    now = [0.0]
+    egress = Egress(Clock(lambda: now[0], lambda _: None))
+    shaky, steady = Taking("shaky"), Taking("steady")
+    egress.add(shaky)
+    egress.add(steady)
+    sent = list(numbered(12, keys=(0, 4, 8)))
+    for index, picture in enumerate(sent):
+        now[0] = index * 0.5
+        shaky.broken = index in (1, 4)
+        egress.send(picture)
+        assert ("shaky" in egress.failed) == (1 <= index < 8)
+        assert [outlet.name for outlet in egress.outlets][-1] == "steady"
+    assert steady.taken == sent
+    assert shaky.taken == [
+        sent[0],
+        *sent[8:],
+    ]  # 4 is a key picture but it raised again; 8 comes 2 s after that
+    assert egress.failures == 2
+    assert not egress.failed
+
+
+class Taking:
+    codecs = frozenset({"h264"})
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.broken = False
+        self.taken: list[Encoded] = []
+
+    def send(self, item: Encoded) -> None:
+        if self.broken:
+            raise ValueError("cannot")
+        self.taken.append(item)
+
+    def close(self) -> None:
+        """Nothing to finish."""
+
+    def counters(self) -> dict[str, int | str]:
+        return {}
+
+
+def numbered(count: int, keys: tuple[int, ...]) -> Iterator[Encoded]:
+    for index in range(count):
+        packet = av.Packet(b"x")
+        packet.pts = index
+        packet.is_keyframe = index in keys
+        yield Encoded(packet, "h264", FrameResult(index, index, index / 2, 64, 64))
 
 
 def test_look_ahead_delays_and_still_leaks_nothing() -> None:
