@@ -55,10 +55,11 @@ def create_app(
     app.include_router(image_api, dependencies=[guard(keys)])
     app.include_router(image_api, prefix=_CLOUD, dependencies=[guard(keys)], include_in_schema=False)
     app.include_router(images.stored(store, settings.body_s))
-    app.include_router(operations.health(streams))  # open to all
     live.serve_page(app, "index.html")
     if streams is not None:
         live.install(app, streams, keys)
+    else:
+        app.include_router(operations.health(None))
     return app
 
 

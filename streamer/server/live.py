@@ -42,13 +42,14 @@ def serve_page(app: FastAPI, name: str) -> None:
 
 
 def install(app: FastAPI, streams: Streams, keys: Keys) -> None:
-    """Add the routes of live streams. All are behind the keys."""
+    """Add the routes of live streams. Health is open to all, everything else is behind the keys."""
     guarded = (control.router, control.objects, operations.metrics)
     for make in guarded:
         app.include_router(make(streams), dependencies=[guard(keys)])
     app.include_router(whep.router(streams), dependencies=[guard(keys, whep.REFUSAL)])
     app.include_router(hls.router(streams), dependencies=[player_guard(keys)])
     app.include_router(whep.options(streams, keys))
+    app.include_router(operations.health(streams))
 
 
 @asynccontextmanager
