@@ -6,6 +6,7 @@ look before a cut or the end of a file no second one comes. So where frames are 
 look-ahead), one more waits until it is known what follows it; the last frame of a scene is always looked at.
 """
 
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
@@ -85,6 +86,7 @@ def cover(frame: Frame, why: str, device: Device, tally: Tally) -> Redacted:
 class _Moment:
     frame: Frame
     covered: str | None  # why the whole picture must be covered
+    looks: int  # fingerprint of the picture that was judged
 
 
 class _Judge:
@@ -123,7 +125,7 @@ class _Judge:
         self._tally.events["tracking failures"] += 1
         ready = self._release()
         self._forget()
-        return [*ready, nothing_in(_Moment(frame, "tracking failed"))]
+        return [*ready, nothing_in(_Moment(frame, "tracking failed", 0))]
 
     def _push(self, frame: Frame) -> list[Ready[_Moment]]:
         with self._tally.stage("motion"):
@@ -148,7 +150,7 @@ class _Judge:
             self._tally.events["faces"] += int((tracks.born & (tracks.labels == Label.FACE)).sum())
             self._tally.events["plates"] += int((tracks.born & (tracks.labels == Label.PLATE)).sum())
             self._measure(tracks, frame)
-            moment = _Moment(frame, self._failed or self._too_old(frame))
+            moment = _Moment(frame, self._failed or self._too_old(frame), _fingerprint(small))
             return self._window(frame).push(moment, tracks, motion, at_s=frame.time_s)
 
     def _measure(self, tracks: Tracks, frame: Frame) -> None:
@@ -204,12 +206,19 @@ class _Judge:
         return self._look_ahead.flush() if self._look_ahead is not None else []
 
 
+def _fingerprint(small: Luma) -> int:
+    return zlib.crc32(np.ascontiguousarray(small).data)
+
+
 class _Gate:
     """The only maker of `Redacted` and `Clean`: see Note [Receipts].
 
     Frames of a copyable group of pictures that need no mask are held back as a count, not as pixels. The first
     frame of the group that needs one makes the group dirty: the held frames are decoded again and leave as
     frames. A group that stays clean to its end leaves as its packets.
+
+    A damaged group may give other pictures when it is decoded again: those that do not look as they did when they
+    were judged are covered whole. See also Note [Concealed damage] in media.gop.
     """
 
     def __init__(self, means: Means, tally: Tally) -> None:
@@ -217,7 +226,7 @@ class _Gate:
         self._tally = tally
         self._gop: Gop | None = None
         self._dirty = False
-        self._held: list[FrameResult] = []
+        self._held: list[tuple[FrameResult, int]] = []  # with what the picture looked like
 
     def pass_on(self, ready: Ready[_Moment]) -> Iterator[Redacted | Clean]:
         frame = ready.item.frame
@@ -231,7 +240,7 @@ class _Gate:
             raise RedactionError("objects were found and no mask was planned for them")
         nothing = not len(plan) and result.covered is None
         if nothing and not self._dirty and self._gop is not None and self._gop.copyable:
-            self._held.append(result)
+            self._held.append((result, ready.item.looks))
             return
         yield from self._spoil()
         yield self._redacted(frame, plan, result)
@@ -239,14 +248,31 @@ class _Gate:
     def end(self) -> Iterator[Redacted | Clean]:
         """The group of pictures is over: what was held leaves, as packets if it may."""
         if self._gop is not None and self._held:
-            if self._gop.copyable:
+            if self._gop.copyable and self._is_sound(self._gop):
                 self._tally.events["frames copied"] += len(self._held)
-                clean = Clean(self._gop, tuple(self._held))
+                clean = Clean(self._gop, tuple(result for result, _ in self._held))
                 self._held = []
                 yield clean
             else:
                 yield from self._spoil()
         self._gop = None
+
+    def _is_sound(self, gop: Gop) -> bool:
+        """Whether nothing in it is concealed: what its decoder does not say, decoding it strictly does."""
+        if not gop.silent:
+            return True
+        try:
+            again = gop.decode_again(len(self._held), strict=True)
+            sound = all(
+                self._looks_as(frame, looks) for frame, (_, looks) in zip(again, self._held, strict=True)
+            )
+        except RedactionError:
+            sound = False
+        self._tally.events["groups with concealed damage"] += not sound
+        return sound
+
+    def _looks_as(self, frame: Frame, looks: int) -> bool:
+        return _fingerprint(self._means.device.thumbnail(frame, thumbnail_width(frame.size))) == looks
 
     def _spoil(self) -> Iterator[Redacted]:
         if self._dirty or self._gop is None:
@@ -256,9 +282,11 @@ class _Gate:
         nothing = masking.nothing()
         if held:
             self._tally.events["frames decoded twice"] += len(held)
-            for frame, result in zip(self._gop.decode_again(len(held)), held, strict=True):
+            for frame, (result, looks) in zip(self._gop.decode_again(len(held)), held, strict=True):
                 if frame.pts != result.pts:
                     raise RedactionError("a group of pictures did not decode the same way twice")
+                if not self._looks_as(frame, looks):
+                    result = replace(result, covered="damaged: decoded to another picture the second time")
                 yield self._redacted(frame, nothing, result)
         self._gop.release()
 

@@ -56,8 +56,15 @@ class Gop(Protocol):
     def copyable(self) -> bool:
         """Whether its packets may travel as they are, as far as is known, if no frame of it needs a mask."""
 
-    def decode_again(self, count: int) -> "Iterator[Frame]":
-        """Its first `count` frames anew, in order, from the packets. Raises RedactionError if they differ."""
+    @property
+    def silent(self) -> bool:
+        """Whether its decoder conceals damage and does not say so."""
+
+    def decode_again(self, count: int, *, strict: bool = False) -> "Iterator[Frame]":
+        """Its first `count` frames anew, in order, from the packets.
+
+        Raises RedactionError if there are fewer and, if `strict`, for whatever a decoder objects to.
+        """
 
     def release(self) -> None:
         """Its packets will not be wanted: let go of them."""

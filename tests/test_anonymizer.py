@@ -26,10 +26,11 @@ class ListGop:
     def __init__(self, first: int, count: int) -> None:
         self.first, self.count = first, count
         self.copyable = True
+        self.silent = False
         self.released = False
         self.decoded = 0
 
-    def decode_again(self, count: int) -> Iterator[Frame]:
+    def decode_again(self, count: int, *, strict: bool = False) -> Iterator[Frame]:
         self.decoded += count
         return (replace(noise_frame(self.first + i), gop=self) for i in range(count))
 
@@ -152,12 +153,47 @@ def test_a_picture_that_comes_in_the_place_of_a_judged_one_does_not_leave() -> N
     """Decoded again, a damaged group may give another picture than the one that was found to be clean."""
 
     class Shifted(ListGop):
-        def decode_again(self, count: int) -> Iterator[Frame]:
+        def decode_again(self, count: int, *, strict: bool = False) -> Iterator[Frame]:
             return (replace(noise_frame(self.first + i + 1), gop=self) for i in range(count))
 
     seen = sees(lambda index: [FACE] if index >= 40 else [])
     with pytest.raises(RedactionError, match="the same way twice"):
         list(anonymize(grouped([Shifted(0, 60)]), means(seen, settings_from(EVERY_FRAME)), Tally()))
+
+
+def test_a_damaged_picture_that_looks_different_the_second_time_is_covered_whole() -> None:
+    """A fresh decoder conceals damage in its own way: nobody has judged what it makes of it."""
+
+    class Damaged(ListGop):
+        def decode_again(self, count: int, *, strict: bool = False) -> Iterator[Frame]:
+            for frame in super().decode_again(count):
+                yield replace(noise_frame(99), index=7, pts=7, gop=self) if frame.index == 7 else frame
+
+    tally = Tally()
+    seen = sees(lambda index: [FACE] if index >= 40 else [])
+    out = frames_of(anonymize(grouped([Damaged(0, 60)]), means(seen, settings_from(EVERY_FRAME)), tally))
+    assert [frame.index for frame in out] == list(range(60))
+    assert len(np.unique(out[7].luma)) == 1
+    assert untouched(out[6])
+    assert untouched(out[8])
+    assert tally.events["frames covered whole"] == 1
+
+
+@pytest.mark.parametrize("fault", ["raises", "differs"])
+def test_a_group_whose_decoder_conceals_in_silence_is_copied_only_if_it_decodes_strictly(fault: str) -> None:
+    class Silent(ListGop):
+        def decode_again(self, count: int, *, strict: bool = False) -> Iterator[Frame]:
+            if strict and self.first == 20 and fault == "raises":
+                raise RedactionError("damaged")
+            off = 1 if strict and self.first == 20 else 0
+            return (replace(noise_frame(self.first + i + off), gop=self) for i in range(count))
+
+    gops = [Silent(start, 10) for start in (0, 10, 20, 30)]
+    for gop in gops:
+        gop.silent = True
+    out = list(anonymize(grouped(gops), means(sees(lambda _: [])), Tally()))
+    assert [item.results[0].index for item in out if isinstance(item, Clean)] == [0, 10, 30]
+    assert [frame.index for frame in frames_of(iter(out))] == list(range(20, 30))
 
 
 def test_a_failing_detector_stops_a_file_before_anything_uncovered_leaves() -> None:

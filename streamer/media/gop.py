@@ -5,6 +5,13 @@ this holds; each reason against is counted for the report:
 every packet of it was sound and decoded to one picture; its pictures follow its IDR in time, or are decoded after it
 and refer to nothing before it (RADL); nothing in it makes it open (RASL and BLA pictures of HEVC); the parameter sets
 in force are those of the stream's header; and it fits into `MOST_BYTES` and `MOST_PACKETS`, so that memory stays flat.
+
+# Note [Concealed damage]
+What a decoder paints where a slice is damaged is its own choice: a viewer's may show something else than the one whose
+pictures were judged. FFmpeg's H.264 decoder marks such a picture, and its group is refused. Its HEVC decoder says
+nothing and leaves there what an older picture left in the buffer, and NVDEC says nothing either: their groups are
+`silent`, and before one is copied it must decode a second time, on the cores, in a decoder that stops at whatever it
+finds wrong and that has seen nothing before, to pictures that look as they did.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,19 +26,22 @@ from streamer.media.syntax import Syntax
 MOST_BYTES = 48 << 20
 MOST_PACKETS = 1500
 
-Decode = Callable[[list[av.Packet], int], Iterator[Frame]]  # packets, index of the first frame -> frames
+Decode = Callable[
+    [list[av.Packet], int, bool], Iterator[Frame]
+]  # packets, first frame's index, strict -> frames
 
 
 class PacketGop:
     """One closed group of pictures with the packets it came from."""
 
-    def __init__(self, first_index: int, start_pts: int, decode: Decode) -> None:
+    def __init__(self, first_index: int, start_pts: int, decode: Decode, *, silent: bool = False) -> None:
         self.packets: list[av.Packet] = []
         self.units: list[list[bytes]] = []  # the coded slices of each packet
         self.start_pts = start_pts
         self.frames = 0  # pictures that came out of the decoder so far
         self.refusal: str | None = None
         self.released = False
+        self.silent = silent  # see Note [Concealed damage]
         self._first_index = first_index
         self._decode = decode
         self._bytes = 0
@@ -60,10 +70,10 @@ class PacketGop:
         if self._bytes > MOST_BYTES or len(self.packets) > MOST_PACKETS:
             self.refuse("longer than what is kept in memory")
 
-    def decode_again(self, count: int) -> Iterator[Frame]:
-        """Its first `count` frames anew. Raises RedactionError if the packets give fewer."""
+    def decode_again(self, count: int, *, strict: bool = False) -> Iterator[Frame]:
+        """Its first `count` frames anew. Raises RedactionError if there are fewer or, if `strict`, for damage."""
         given = 0
-        for frame in self._decode(self.packets, self._first_index):
+        for frame in self._decode(self.packets, self._first_index, strict):
             if given == count:
                 return
             yield frame
@@ -81,12 +91,13 @@ class PacketGop:
 class GopCutter:
     """Sorts the packets of one stream into groups of pictures."""
 
-    def __init__(self, syntax: Syntax, extradata: bytes, decode: Decode) -> None:
+    def __init__(self, syntax: Syntax, extradata: bytes, decode: Decode, *, silent: bool = False) -> None:
         self._syntax = syntax
         self.parameter_sets = syntax.parameter_sets(extradata)
         self._header = self._by_place(self.parameter_sets)
         self._enter(extradata)
         self._decode = decode
+        self._silent = silent
         self._groups: list[PacketGop] = []
         self._frames = 0
 
@@ -113,7 +124,7 @@ class GopCutter:
             refusal = refusal or "a packet without time stamp, damaged or meant to be skipped"
         self._in_force |= self._by_place(units)
         if self._syntax.opens(units) and packet.pts is not None:
-            self._groups.append(PacketGop(-1, packet.pts, self._decode))
+            self._groups.append(PacketGop(-1, packet.pts, self._decode, silent=self._silent))
         if not self._groups:
             return
         group = self._groups[-1]

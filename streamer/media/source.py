@@ -11,7 +11,7 @@ from av.stream import Disposition
 
 from streamer.closing import Closing
 from streamer.device.base import Device
-from streamer.errors import InputError
+from streamer.errors import InputError, RedactionError
 from streamer.frame import Color, Frame, Size
 from streamer.media import hardware
 from streamer.media.gop import GopCutter, PacketGop
@@ -21,6 +21,7 @@ from streamer.media.timeline import Timeline
 from streamer.tally import Tally
 
 _MOTION_CODECS = frozenset({"h264", "mpeg4", "mpeg2video", "mpeg1video", "h263", "flv1"})
+_TELLS_OF_DAMAGE = frozenset({"h264"})  # FFmpeg's own decoders that mark concealed pictures
 _PQ, _HLG = 16, 18
 _MOST_SOUND = 64 << 20  # bytes of packets before the first picture, which the output's header waits for
 _LISTS = frozenset({"concat", "dash", "imf"})  # formats of texts that name other files
@@ -136,9 +137,9 @@ class FileSource(Closing):
         first: tuple[Frame, av.VideoFrame] | None = None
         refusal = self._copy_refusal(into) if groups else "copying is switched off"
         if refusal is None:
-            self._cutter = GopCutter(
-                SYNTAXES[context.name], bytes(context.extradata or b""), self._decode_again
-            )
+            silent = context.name not in _TELLS_OF_DAMAGE or self._gpu is not None
+            header = bytes(context.extradata or b"")
+            self._cutter = GopCutter(SYNTAXES[context.name], header, self._decode_again, silent=silent)
         sound = 0
         for item in self._items:
             self._pending.append(item)
@@ -315,19 +316,27 @@ class FileSource(Closing):
         self._last_pts = pts
         return Timing(self._frames, pts, base, picture.duration or step)
 
-    def _decode_again(self, packets: list[av.Packet], first_index: int) -> Iterator[Frame]:
+    def _decode_again(self, packets: list[av.Packet], first_index: int, strict: bool) -> Iterator[Frame]:
         context = av.VideoCodecContext.create(self._context.name, "r")
         assert isinstance(context, av.VideoCodecContext)
         context.extradata = self._context.extradata
         context.thread_type = "AUTO"
+        if strict:
+            context.options = {"err_detect": "explode"}
+            # FFmpeg compares where rows of HEVC end with where they should (WPP) only if it decodes rows side by side
+            context.thread_type, context.thread_count = "SLICE", 4
         index = first_index
         for packet in [*packets, None]:
             try:
                 with self._tally.stage("decode again"):
                     pictures = context.decode(packet)
-            except av.error.FFmpegError:
+            except av.error.FFmpegError as error:
+                if strict:
+                    raise RedactionError("a group of pictures is damaged") from error
                 continue
             for picture in pictures:
+                if strict and picture.is_corrupt:
+                    raise RedactionError("a group of pictures is damaged")
                 base = picture.time_base or self.stream.time_base
                 timing = Timing(index, picture.pts or 0, Fraction(base or 1), picture.duration or 0)
                 index += 1

@@ -316,7 +316,7 @@ def test_an_encoder_that_fails_when_it_is_emptied_leaves_no_file(
 
 def test_a_clean_group_of_another_source_is_refused(tmp_path: Path) -> None:
     path = clips.make(tmp_path / "in.mp4")
-    gop = PacketGop(0, 0, lambda packets, first: iter(()))
+    gop = PacketGop(0, 0, lambda packets, first, strict: iter(()))
     with pytest.raises(RedactionError), FileSource(path, tally=Tally()) as source:
         with FileSink(tmp_path / "o.mp4", source, OutputPolicy(reencode="all"), tally=Tally()) as sink:
             sink.write(Clean(gop))
