@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from urllib.parse import unquote_to_bytes
 
 from fastapi import Request, Response
-from starlette.datastructures import FormData
+from starlette.datastructures import FormData, Headers
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 from starlette.types import Receive, Scope, Send
 
@@ -20,14 +20,26 @@ _ENCODED_NAME = re.compile(rb"""; *filename\*=utf-8''([^;" ]+)""", re.IGNORECASE
 
 
 class _InMemory(MultiPartParser):
+    """Also takes a file whose name is encoded as RFC 5987 says, as older Python clients send names with accents."""
+
     spool_max_size = sys.maxsize  # an upload is not masked yet: it must not reach the disk
 
-    def on_headers_finished(self) -> None:
-        """Also take a file whose name is encoded as RFC 5987 says, as older Python clients send names with accents."""
-        part = self._current_part
-        if part.content_disposition is not None:
-            part.content_disposition = _ENCODED_NAME.sub(_plain_name, part.content_disposition)
-        super().on_headers_finished()
+    def __init__(
+        self, headers: Headers, stream: AsyncGenerator[bytes, None], *, max_files: int, max_fields: int
+    ) -> None:
+        super().__init__(headers, stream, max_files=max_files, max_fields=max_fields)
+        self._value = bytearray()  # of the part's header that is being read
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        """A piece of a header's value: kept until the whole of it is there."""
+        self._value += data[start:end]
+
+    def on_header_end(self) -> None:
+        """A header is whole: hand its value on, with the name of a file in plain."""
+        value = _ENCODED_NAME.sub(_plain_name, bytes(self._value))
+        self._value.clear()
+        super().on_header_value(value, 0, len(value))
+        super().on_header_end()
 
 
 def _plain_name(found: re.Match[bytes]) -> bytes:

@@ -191,6 +191,19 @@ def test_forms_that_are_not_understood(client: TestClient, jpeg: bytes) -> None:
     message_of(client.post("/v1/anonymize", content=b"\xff\xfe"), 400)
 
 
+@pytest.mark.parametrize("files", [None, {"url": (None, "x")}], ids=["urlencoded", "multipart"])
+def test_a_form_has_few_fields(client: TestClient, files: dict[str, Any] | None) -> None:
+    fields = {f"field{number}": "x" for number in range(9)}
+    answer = client.post("/v1/results", data=fields, files=files)
+    assert "Too many fields" in message_of(answer, 400)
+
+
+def test_a_field_is_small(start: Start) -> None:
+    client = start(limits={"max_bytes": 4 << 20})
+    answer = client.post("/v1/results", files={"url": (None, "x" * (1 << 20) + "x")})
+    assert "maximum size" in message_of(answer, 400)
+
+
 def test_other_places_and_methods(client: TestClient) -> None:
     message_of(client.get("/v1/nothing"), 404)
     message_of(client.get(f"/v1/files/{'a' * 32}.jpg"), 404)

@@ -82,13 +82,15 @@ def test_a_url_is_taken_from_either_kind_of_form(start: Start, jpeg: bytes, as_m
         ('filename=""', "image"),
     ],
 )
+@pytest.mark.parametrize("step", [1, 7, 1 << 20])
 def test_a_file_is_taken_whatever_its_name(
-    client: TestClient, jpeg: bytes, disposition: str, name: str
+    client: TestClient, jpeg: bytes, disposition: str, name: str, step: int
 ) -> None:
     head = f'--x\r\nContent-Disposition: form-data; name="image"; {disposition}\r\n\r\n'.encode()
+    parts = [*(head[at : at + step] for at in range(0, len(head), step)), jpeg, b"\r\n--x--\r\n"]
     response = client.post(
         "/v1/results",
-        content=head + jpeg + b"\r\n--x--\r\n",
+        content=(part for part in parts),
         headers={"content-type": "multipart/form-data; boundary=x"},
     )
     assert entry_of(response)["name"] == name
