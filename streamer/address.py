@@ -1,5 +1,6 @@
 """Addresses of cameras and servers, and their form without secrets."""
 
+import ipaddress
 import re
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -9,8 +10,10 @@ _SECRET_PARAMETER = re.compile(
     re.I,
 )
 _AUTHORITY_END = re.compile(r"[/?#]")
-_HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:\d*)?")  # with its port
-BARE_PASSWORD = "a password's / ? and # must be written as %2F %3F and %23"
+BARE_PASSWORD = (
+    "a password's / ? and # must be written as %2F %3F and %23, and an @ in the path or behind it as %40"
+)
+_TOKENS = {"whip", "whips"}  # a key may stand before the host without a user
 _PLACES = {"rtmp", "rtmps"}  # the last part of the path is the stream key
 
 
@@ -37,21 +40,43 @@ def redacted_url(text: str) -> str:
 
 
 def has_bare_password(text: str) -> bool:
-    """Whether a password in the address holds `/`, `?` or `#` as they are, so that it would be read as host and port.
+    """Whether a password in the address may hold `/`, `?` or `#` as they are, so that it would be read as the host.
 
-    >>> has_bare_password("rtsp://admin:p/ss@10.0.0.7/ch1"), has_bare_password("rtsp://10.0.0.7:554/a@b")
+    # Note [Passwords in addresses]
+    FFmpeg ends the host at the first of these, looks up what it takes for its name and sends there what follows. The
+    last "@" is no better guess, as paths and queries hold it too. `me:12` may be a user with the first half of a
+    password, or a host with its port: where an "@" follows, only an IP address and a name alone are taken for a host.
+
+    >>> has_bare_password("rtsp://admin:12#3@10.0.0.7/ch1"), has_bare_password("rtsp://10.0.0.7:554/a@b")
     (True, False)
     """
     scheme = _SCHEME.match(text)
     if scheme is None:
         return False
     place, later = _AUTHORITY_END.split(text[scheme.end() :] + "/", maxsplit=1)
-    return "@" in later and "@" not in place and not _HOST.fullmatch(place)
+    if "@" not in later or _is_ip(place.rpartition("@")[2]):
+        return False
+    return ":" in place or "@" in place or scheme[1].lower() in _TOKENS
+
+
+def _is_ip(place: str) -> bool:
+    """Whether a host, maybe with its port, is an address and no name."""
+    host = place[1:].partition("]")[0] if place.startswith("[") else place.partition(":")[0]
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def without_secrets(text: str, *urls: str) -> str:
-    """A message of somebody else's in which every address is redacted: the given ones and whatever looks like one."""
+    """A message of somebody else's in which every address is redacted: the given ones and whatever looks like one.
+
+    Of the given ones also what stands before their host, where the message tells no more than that.
+    """
     for url in urls:
         if url:
             text = text.replace(url, redacted_url(url))
+            credentials = url.partition("://")[2].rpartition("@")[0]
+            text = text.replace(f"{credentials}@", "***@") if credentials else text
     return _IN_TEXT.sub(lambda match: redacted_url(match[0]), text)

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from urllib.parse import quote, urlsplit
 
 import pytest
 from hypothesis import given
@@ -42,9 +43,31 @@ def test_a_password_that_would_be_read_as_a_place_is_refused_and_not_shown(
     assert "hunter" not in str(refused.value)
 
 
+@pytest.mark.parametrize("password", ["12/34", "12#", "?", "p@ss/word", "a@b?c", "1/2@3#4", "//", "@/"])
+@pytest.mark.parametrize(
+    "url", ["rtsp://user:{}@host/path", "whips://:{}@host:8889/path", "whip://{}@host/path"]
+)
+def test_what_may_be_half_a_password_is_not_taken_for_a_host(password: str, url: str) -> None:
+    with pytest.raises(ConfigError, match="%40") as refused:
+        check_push(url.format(password))
+    assert str(refused.value).endswith("***@" + url.rpartition("@")[2])
+    check_push(url.format(quote(password, safe="")))
+
+
+def test_a_message_with_nothing_but_the_login_loses_it_too() -> None:
+    url = "whip://me:hunter22\u2100@host/path"
+    check_push(url)
+    with pytest.raises(ValueError) as caught:
+        urlsplit(url)
+    assert "hunter22" in str(caught.value)
+    assert "hunter22" not in without_secrets(str(caught.value), url)
+
+
 @pytest.mark.parametrize(
     "url",
     [
+        "http://10.0.0.7:8080/x?user=me@example.com",
+        "rtsp://me:pw@[fe80::1]:554/x@2",
         "rtsp://10.0.0.7:554/who@home",
         "rtsp://[::1]:554/who@home",
         "rtsp://cam/x#a@b",

@@ -83,8 +83,8 @@ def command(
         "hide": hide, "style": style,
     }  # fmt: skip
     settings = stream_settings(values, name=check_name(name))
-    if LiveSpec(source).kind == "file" and not Path(source).exists():
-        raise InputError(f"no such file: {source}")
+    if LiveSpec(settings.source).kind == "file" and not Path(settings.source).exists():
+        raise InputError(f"no such file: {settings.source}")
     flags = {"device": device} if device else {}
     base = config.load(config_file, flags) if config_file else config.settings_from(flags)
     fleet = Fleet(open_studio(pipeline.open_engine(base)))

@@ -17,6 +17,7 @@ _RESERVED = frozenset({"v1", "healthz", "readyz", "metrics", "pages", "results",
 
 
 def _connectable(url: str) -> str:
+    url = url.strip()  # a pasted space would make it a file's name
     check_source(url)
     return str(_at_home(Path(url))) if url.startswith("~") else url
 

@@ -27,6 +27,7 @@ from streamer.tally import Tally
 _SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "srt", "udp", "rtp", "tcp", "http", "https")
 _NETWORK = re.compile(rf"^({'|'.join(_SCHEMES)})://", re.I)
 _SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://", re.I)
+_LOGIN = re.compile(r"^[^/]+:.*@")  # of an address whose scheme was left out
 _TEXTS = frozenset({"concat", "imf", "tty"})  # formats of files that name others, or are shown as text
 _TICKS = Fraction(1, 90_000)
 _GARBAGE_OF_NVDEC = 60  # the same, before the cores are asked instead
@@ -44,6 +45,9 @@ def check_source(url: str) -> None:
         raise ConfigError("a source is an address, a webcam's number or path, or a file")
     if _SCHEME.match(url) and not _NETWORK.match(url):
         raise ConfigError(f"a source's address begins with one of {', '.join(_SCHEMES)}: {redacted_url(url)}")
+    if not _SCHEME.match(url) and _LOGIN.match(url) and not Path(url).exists():
+        shown = url.rpartition("@")[2]
+        raise ConfigError(f"a source's address begins with one of {', '.join(_SCHEMES)}: ***@{shown}")
     if has_bare_password(url):
         raise ConfigError(f"{BARE_PASSWORD}: {redacted_url(url)}")
     if url.lower().startswith("srt:") and not has_srt():

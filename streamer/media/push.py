@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
-from urllib.parse import urlsplit
 
 import av
 
@@ -43,7 +42,7 @@ def check_push(url: str) -> None:
         raise ConfigError("the address of a push holds a space or a control character")
     if has_bare_password(url):
         raise ConfigError(f"{BARE_PASSWORD}: {redacted_url(url)}")
-    scheme = urlsplit(url).scheme.lower()
+    scheme = _scheme(url)
     if scheme not in _FORMATS:
         raise ConfigError(f"push needs one of {', '.join(_FORMATS)}: {redacted_url(url)}")
     if scheme == "srt" and not has_srt():
@@ -52,6 +51,11 @@ def check_push(url: str) -> None:
         raise ConfigError(
             f"WHIP needs the extra serve: pip install 'streamer-anonymizer[serve]': {redacted_url(url)}"
         )
+
+
+def _scheme(url: str) -> str:
+    """In lower case. `urlsplit` is not asked: it raises errors that hold the password."""
+    return url.partition(":")[0].lower()
 
 
 def iter_lines(child: "subprocess.Popen[bytes]") -> Iterator[str]:
@@ -75,7 +79,7 @@ class Push:
     ) -> None:  # fmt: skip
         check_push(url)
         self.name = redacted_url(url)
-        self._whip = urlsplit(url).scheme.lower() in _WHIP
+        self._whip = _scheme(url) in _WHIP
         self.codecs = H264_OPUS if self._whip else H264_AAC
         self._has_sound = has_sound
         self.state = "waiting"
@@ -129,7 +133,7 @@ class Push:
         """One connection, in a process of its own; raises OutputError when it ends."""
         self.state = "connecting"
         first = self._key_picture()
-        format_name, options = _FORMATS[urlsplit(self._url).scheme.lower()]
+        format_name, options = _FORMATS[_scheme(self._url)]
         module = "streamer.media.whip_process" if self._whip else "streamer.media.push_process"
         command = [sys.executable, "-m", module, format_name]
         command.append("sound" if self._has_sound() else "silent")

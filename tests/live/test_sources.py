@@ -296,6 +296,8 @@ def test_a_text_is_no_video(clip: Path, tmp_path: Path) -> None:
     [
         ("rtps://me:hunter22@cam/1", "begins with one of rtsp,"),
         ("srt://me:hunter22@cam/1", "has no SRT"),
+        (" gopher://me:hunter22@cam/1", "begins with one of rtsp,"),
+        ("me:hunter22@cam/1", "begins with one of rtsp,"),
         (" ", "an address, a webcam's number or path, or a file"),
     ],
 )
@@ -306,6 +308,10 @@ def test_what_can_never_be_connected_to_is_refused_at_once(
     with pytest.raises(ConfigError, match=said) as caught:
         stream_settings({"source": source}, name="camera")
     assert "hunter22" not in str(caught.value)
+
+
+def test_a_space_around_an_address_does_not_make_it_a_file() -> None:
+    assert stream_settings({"source": " rtsp://me:pw@cam/1\n"}, name="camera").source == "rtsp://me:pw@cam/1"
 
 
 @pytest.mark.parametrize("webcam", ["3", "/dev/video3"])
