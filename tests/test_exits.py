@@ -71,7 +71,7 @@ KNOWN = {
     "media/live_encoder.py:LiveEncoder._packets": {"picture_from_frame", "picture_on_gpu"},  # of encode
     "media/remux.py:Remuxer._flush": {"mux_one"},  # owners: HLS, recordings and push, which are Outlets
     "media/egress.py:Encoded.key": {"packet"},  # whether it is a key picture
-    "media/hls.py:Hls.send": {"Remuxer", "packet"},
+    "media/hls.py:Hls._add": {"Remuxer", "packet"},  # of send
     "media/record.py:Recorder._write_segment": {"Remuxer", "packet"},
     "media/push.py:Push._talk": {"packet"},  # to the process of the push target, through a pipe
     "media/push_process.py:main": {"Remuxer"},  # fed by Push alone
@@ -159,6 +159,7 @@ def test_every_place_that_takes_live_pictures_is_known() -> None:
     }
     assert found == {
         "media/egress.py:Outlet",  # the protocol
+        "media/egress.py:Egress",
         "media/egress.py:KeyframeGate",
         "media/egress.py:PacketQueue",
         "media/hls.py:Hls",

@@ -50,13 +50,16 @@ def status(stream: LiveStream, *, now_s: float) -> dict[str, Any]:
 
 def _outlets(stream: LiveStream) -> list[dict[str, Any]]:
     """What each outlet counted, and why those failed that are left alone for now."""
-    entries: list[dict[str, Any]] = [
-        {"name": outlet.name, **outlet.counters()} for outlet in stream.egress.outlets
-    ]
     secrets = (stream.settings.source, *stream.settings.push)
-    for name, problem in tuple(stream.egress.failed.items()):
-        entries.append({"name": name, "state": "failed", "problem": without_secrets(problem, *secrets)})
-    return entries
+    failed = {
+        name: {"name": name, "state": "failed", "problem": without_secrets(problem, *secrets)}
+        for name, problem in tuple(stream.egress.failed.items())
+    }
+    entries: list[dict[str, Any]] = []
+    for outlet in stream.egress.outlets:
+        entry: dict[str, Any] = {"name": outlet.name, **outlet.counters()}
+        entries.append({**entry, **failed.pop(outlet.name, {})})
+    return [*entries, *failed.values()]
 
 
 def outlet_problems(now: dict[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ without a receipt is refused and counted; that count stays 0 as long as the prog
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import av
@@ -75,6 +75,7 @@ class _Service:
     outlet: Outlet
     tries: int = 0  # failures since it last took a picture
     until_s: float | None = None  # when it is tried again, at the next key picture; None: it is served
+    broken: set[str] = field(default_factory=set)  # codecs that go on at a key picture of their own
 
 
 class Egress:
@@ -95,8 +96,8 @@ class Egress:
 
     @property
     def outlets(self) -> tuple[Outlet, ...]:
-        """Those that are served now."""
-        return tuple(service.outlet for service in self._services if service.until_s is None)
+        """Those that are served, now or after a rest."""
+        return tuple(service.outlet for service in self._services)
 
     def add(self, outlet: Outlet) -> None:
         """Serve one more outlet."""
@@ -113,7 +114,13 @@ class Egress:
                 self._serve(service, item)
 
     def _is_due(self, service: _Service, item: Encoded) -> bool:
-        return service.until_s is None or (item.key and self._clock.now() >= service.until_s)
+        if service.until_s is not None and self._clock.now() < service.until_s:
+            return False
+        if item.is_sound:
+            return not service.broken & H264
+        if item.key:
+            service.broken.discard(item.codec)
+        return item.codec not in service.broken
 
     def _serve(self, service: _Service, item: Encoded) -> None:
         name = service.outlet.name
@@ -124,6 +131,7 @@ class Egress:
             self.failed[name] = f"{type(error).__name__}: {error}"
             service.until_s = self._clock.now() + _AGAIN_S[min(service.tries, len(_AGAIN_S) - 1)]
             service.tries += 1
+            service.broken = set(service.outlet.codecs - SOUND)
             return
         if service.until_s is not None:
             service.until_s = None

@@ -23,6 +23,7 @@ class Segment:
     seconds: float
     data: bytes  # MPEG-TS
     sound: bool = False  # whether it holds a track of it
+    after_gap: bool = False  # whether pictures before it were lost
 
 
 class Hls:
@@ -42,12 +43,24 @@ class Hls:
         self._start_pts = 0
         self._last_pts = 0
         self._number = 0
+        self._lost = False  # a segment, since the last whole one
         self._ended = False
 
     def send(self, item: Encoded) -> None:
-        """Add a picture to the segment that grows; a key picture after 2 s begins the next."""
+        """Add a picture to the segment that grows; a key picture after 2 s begins the next.
+
+        What goes wrong is raised and costs that segment: a new one begins with the next key picture.
+        """
         if not self._gate.admits(item, full=False):
             return
+        try:
+            self._add(item)
+        except BaseException:
+            self._remuxer, self._lost = None, True
+            self._gate.cut()
+            raise
+
+    def _add(self, item: Encoded) -> None:
         if item.is_sound:
             if self._remuxer is not None and self._buffer.tell() < _MOST_BYTES:
                 self._remuxer.write_sound(item.packet)
@@ -71,17 +84,17 @@ class Hls:
             return
         remuxer, self._remuxer = self._remuxer, None
         remuxer.close()
-        segment = Segment(
-            self._number, (end_pts - self._start_pts) / 90_000, self._buffer.getvalue(), self._with_sound
-        )
+        seconds, data = (end_pts - self._start_pts) / 90_000, self._buffer.getvalue()
+        segment = Segment(self._number, seconds, data, self._with_sound, self._lost)
         self._number += 1
+        self._lost = False
         with self._turns:
             self._segments.append(segment)
 
     def close(self) -> None:
         """End the last segment and the playlist."""
-        self._finish(self._last_pts)
         self._ended = True
+        self._finish(self._last_pts)
 
     def counters(self) -> dict[str, int | str]:
         """Segments made and pictures left out."""
@@ -97,7 +110,7 @@ class Hls:
         lines = ["#EXTM3U", "#EXT-X-VERSION:3", f"#EXT-X-TARGETDURATION:{longest}"]
         lines.append(f"#EXT-X-MEDIA-SEQUENCE:{window[0].number}")
         for before, segment in zip((window[0], *window), window, strict=False):
-            if segment.sound != before.sound:
+            if segment.sound != before.sound or segment.after_gap:
                 lines.append("#EXT-X-DISCONTINUITY")
             lines += [f"#EXTINF:{segment.seconds:.3f},", f"segment{segment.number}.ts"]
         if self._ended:

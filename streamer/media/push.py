@@ -14,10 +14,8 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
-import av
-
 from streamer.address import BARE_PASSWORD, has_bare_password, redacted_url, without_secrets
-from streamer.channel import Worker
+from streamer.channel import Closed, Worker
 from streamer.clock import SYSTEM, Clock
 from streamer.errors import ConfigError, OutputError
 from streamer.media.egress import H264_AAC, H264_OPUS, Encoded, PacketQueue, no_sound
@@ -119,9 +117,12 @@ class Push:
             before = self._sent
             try:
                 self._publish()
-            except (av.error.FFmpegError, OSError, ValueError) as error:
+            except Closed:
+                return
+            except Exception as error:  # noqa: BLE001 - whatever a try dies of, there is another
                 self._failures += 1
-                self.problem = without_secrets(getattr(error, "strerror", None) or str(error), self._url)
+                reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                self.problem = without_secrets(reason, self._url)
             if self._stopped:
                 return
             self.state = "waiting to try again"

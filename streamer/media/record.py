@@ -82,7 +82,7 @@ class Recorder:
                 continue
             try:
                 first = self._write_segment(first)
-            except (av.error.FFmpegError, OSError, ValueError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever one file dies of, there is another
                 self._failures += 1
                 self.problem = getattr(error, "strerror", None) or type(error).__name__
                 first = self._rest()

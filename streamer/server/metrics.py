@@ -48,6 +48,7 @@ class _Collector:
             "detector_failures": "runs of the detector that failed",
             "reconnects": "connections lost",
             "encoder_failures": "times the encoder failed and was opened again",
+            "outlets_failed": "times a recording, a push, HLS or the viewers' room raised and was left alone",
             "egress_without_receipt": "things refused because they held no receipt; must stay 0",
         }
         for name, text in rows.items():

@@ -13,12 +13,15 @@ import pytest
 
 from streamer.errors import ConfigError, OutputError
 from streamer.live.status import Journal, outlet_problems, status
+from streamer.media import egress
+from streamer.media import hls as hls_module
 from streamer.media import push as pushing
 from streamer.media import record as recording
 from streamer.media.egress import Encoded
 from streamer.media.hls import Hls
 from streamer.media.push import Push, check_push
 from streamer.media.record import Recorder, recover
+from streamer.media.remux import Remuxer
 from streamer.proof.scene import cameras, frames, run_until, shows_face, watched, write_clip
 from tests import rtsp
 from tests.conftest import need
@@ -88,15 +91,16 @@ def test_what_another_stream_is_writing_is_not_recovered(tmp_path: Path) -> None
     assert running.exists()
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("anything else")])
 def test_a_disk_that_fills_up_costs_the_recording_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recording, "_RETRY_S", 0.3)
     write, left = recording.Remuxer.write, iter(range(60))
 
     def fails_for_a_while(self: recording.Remuxer, item: Encoded) -> None:
         if next(left, 100) in range(20, 23):
-            raise OSError(28, "No space left on device")
+            raise error
         write(self, item)
 
     monkeypatch.setattr(recording.Remuxer, "write", fails_for_a_while)
@@ -291,6 +295,52 @@ def test_a_target_that_is_not_reached_is_logged_once_and_without_its_password(
     assert [entry["problem"] for entry in told if entry["outlet"] == push.name] == ["Connection refused"]
     assert "hunter22" not in str(entries)
     assert f"{push.name}: Connection refused" in problems
+
+
+def test_a_push_whose_try_dies_of_anything_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(pushing, "_DELAYS_S", (0.1,))
+    monkeypatch.setattr(Push, "_talk", dies)
+    stream, judge = watched(cameras([frames]))
+    push = Push("tcp://127.0.0.1:9", want_key=stream.want_key)
+    stream.add(push)
+    run_until(stream, lambda: int(push.counters()["failures"]) > 2)
+    judge.verdict()
+    assert push.counters()["problem"] == "can't start new thread"
+
+
+def test_hls_goes_on_after_it_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    write, left = Remuxer.write, iter(range(1000))
+
+    def fails_once(self: Remuxer, item: av.Packet) -> None:
+        if next(left) == 70:
+            raise av.error.MemoryError(12, "Cannot allocate memory")
+        write(self, item)
+
+    monkeypatch.setattr(egress, "_AGAIN_S", (0.2,))
+    monkeypatch.setattr("streamer.media.live_encoder.KEY_EVERY_S", 0.3)
+    monkeypatch.setattr(hls_module, "KEY_EVERY_S", 0.3)
+    monkeypatch.setattr(Remuxer, "write", fails_once)
+    stream, judge = watched(cameras([frames]))
+    hls, states = Hls(), set()
+    stream.add(hls)
+
+    def plays_on() -> bool:
+        (entry,) = (one for one in status(stream, now_s=0)["outlets"] if one["name"] == "hls")
+        states.add((entry.get("state"), "segments" in entry))
+        return "#EXT-X-DISCONTINUITY\n" in (hls.playlist() or "")
+
+    run_until(stream, plays_on)
+    judge.verdict()
+    assert judge.longest_silence_s < 0.6
+    assert states == {(None, True), ("failed", True)}
+    numbers = [int(line[7:-3]) for line in (hls.playlist() or "").splitlines() if line.startswith("segment")]
+    for number in numbers:
+        count, leaks, _ = pictures(io.BytesIO(hls.segment(number) or b""), "mpegts")
+        assert count > 0
+        assert leaks == 0
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "rtmp"])

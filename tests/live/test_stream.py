@@ -368,11 +368,25 @@ def test_an_outlet_that_raises_is_served_again_from_a_key_picture_on() -> None:
     assert not egress.failed
 
 
-class Taking:
-    codecs = frozenset({"h264"})
+def test_each_codec_goes_on_at_a_key_picture_of_its_own() -> None:
+    egress = Egress(Clock(lambda: 0.0, lambda _: None))
+    shaky = Taking("shaky", frozenset({"h264", "vp8", "opus"}))
+    egress.add(shaky)
+    h264, vp8 = (list(numbered(3, keys=(0, 2), codec=codec)) for codec in ("h264", "vp8"))
+    (opus,) = numbered(1, keys=(0,), codec="opus")
+    shaky.broken = True
+    egress.send(h264[0])
+    shaky.broken = False
+    egress._clock = Clock(lambda: 2.0, lambda _: None)
+    for item in (opus, vp8[2], h264[1], opus, h264[2], vp8[1], opus):
+        egress.send(item)
+    assert shaky.taken == [vp8[2], h264[2], vp8[1], opus]
 
-    def __init__(self, name: str) -> None:
+
+class Taking:
+    def __init__(self, name: str, codecs: frozenset[str] = H264) -> None:
         self.name = name
+        self.codecs = codecs
         self.broken = False
         self.taken: list[Encoded] = []
 
@@ -388,12 +402,12 @@ class Taking:
         return {}
 
 
-def numbered(count: int, keys: tuple[int, ...]) -> Iterator[Encoded]:
+def numbered(count: int, keys: tuple[int, ...], codec: str = "h264") -> Iterator[Encoded]:
     for index in range(count):
         packet = av.Packet(b"x")
         packet.pts = index
         packet.is_keyframe = index in keys
-        yield Encoded(packet, "h264", FrameResult(index, index, index / 2, 64, 64))
+        yield Encoded(packet, codec, FrameResult(index, index, index / 2, 64, 64))
 
 
 def test_look_ahead_delays_and_still_leaks_nothing() -> None:
