@@ -96,10 +96,12 @@ class LiveStream:
         self._pacer = Pacer(settings.late_ms / 1000, 0.0)
         self._set_limit(settings)
         self._done: Channel[Redacted] = Channel(1)
-        ends = LiveSpec(settings.source).kind == "file" and not settings.loop
+        spec = LiveSpec(settings.source)
+        ends = spec.kind == "file" and not settings.loop
         self.supervisor = Supervisor(
             connect or connect_to(settings, self.tally, self._clock, self._sound.expect, self.decoding),
-            self._timeline, tally=self.tally, ends=ends, clock=self._clock, hear=self._sound.put,
+            self._timeline, tally=self.tally, ends=ends, clock=self._clock, listens=spec.listens,
+            hear=self._sound.put,
         )  # fmt: skip
         self._workers: list[Worker] = []
         self._stopping = False

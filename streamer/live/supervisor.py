@@ -56,9 +56,13 @@ class Supervisor:
 
     def __init__(
         self, connect: Connect, timeline: Timeline, *, tally: Tally, ends: bool = False, clock: Clock = SYSTEM,
-        hear: Callable[[Sound, int], None] = lambda sound, pts: None,
+        listens: bool = False, hear: Callable[[Sound, int], None] = lambda sound, pts: None,
     ) -> None:  # fmt: skip
-        """`hear` is given the source's sound and its pts, on the reader's thread."""
+        """`hear` is given the source's sound and its pts, on the reader's thread.
+
+        Where the source `listens`, there is nothing to spare by waiting longer and longer: the sender would find
+        nobody.
+        """
         self.state: State = "starting"
         self.problem: str | None = None
         self.size: Size | None = None
@@ -68,6 +72,7 @@ class Supervisor:
         self._timeline = timeline
         self._tally = tally
         self._ends = ends
+        self._listens = listens
         self._clock = clock
         self._hear = hear
         self._backoff = Backoff()
@@ -184,7 +189,8 @@ class Supervisor:
     def _offline(self, line: _Line) -> None:
         self.state, self.problem = "offline", line.over
         self.reconnects += 1
-        self._wait(self._backoff.next_s(held_s=line.held_s))
+        backoff = Backoff() if self._listens else self._backoff
+        self._wait(backoff.next_s(held_s=line.held_s))
 
     def _wait(self, seconds: float) -> None:
         until_s = self._clock.now() + seconds

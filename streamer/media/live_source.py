@@ -28,6 +28,7 @@ _SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "srt", "udp", "rtp", "tcp", "http"
 _NETWORK = re.compile(rf"^({'|'.join(_SCHEMES)})://", re.I)
 _SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://", re.I)
 _LOGIN = re.compile(r"^[^/]+:.*@")  # of an address whose scheme was left out
+_LISTEN = re.compile(r"^(?:rtmps?|tcp)://[^?]*\?(?:.*&)?listen(?:=1)?(?:&|$)", re.I)
 _TEXTS = frozenset({"concat", "imf", "tty"})  # formats of files that name others, or are shown as text
 _TICKS = Fraction(1, 90_000)
 _GARBAGE_OF_NVDEC = 60  # the same, before the cores are asked instead
@@ -50,6 +51,8 @@ def check_source(url: str) -> None:
         raise ConfigError(f"a source's address begins with one of {', '.join(_SCHEMES)}: ***@{shown}")
     if has_bare_password(url):
         raise ConfigError(f"{BARE_PASSWORD}: {redacted_url(url)}")
+    if url.lower().startswith("rtmps:") and _LISTEN.match(url):
+        raise ConfigError(f"rtmps cannot listen, only rtmp and tcp can: {redacted_url(url)}")
     if url.lower().startswith("srt:") and not has_srt():
         raise ConfigError(f"this build of PyAV has no SRT: {redacted_url(url)}")
 
@@ -69,6 +72,11 @@ class LiveSpec:
     def shown(self) -> str:
         """The address without secrets."""
         return redacted_url(self.url)
+
+    @property
+    def listens(self) -> bool:
+        """Whether the sender connects to us: `?listen=1` of RTMP and TCP."""
+        return _LISTEN.match(self.url) is not None
 
     @property
     def kind(self) -> Literal["webcam", "network", "file"]:
@@ -164,7 +172,7 @@ class LiveSource(Closing):
     def _lost(self, what: str, error: Exception) -> InputError:
         reason = getattr(error, "strerror", None) or str(error)
         if isinstance(error, av.error.ExitError):
-            reason = "no answer in time"
+            reason = "nobody has connected" if self._spec.listens else "no answer in time"
         return InputError(f"{what} ({without_secrets(reason, self._spec.url)}): {self._spec.shown}")
 
     def _set_up_decoder(self) -> None:
@@ -345,4 +353,13 @@ def _target(spec: LiveSpec) -> tuple[str, str | None, dict[str, str]]:
         options["allowed_media_types"] = "video+audio" if spec.sound else "video"
     elif spec.url.lower().startswith("udp"):
         options |= {"fifo_size": "50000", "overrun_nonfatal": "1"}
+    elif spec.listens and spec.url.lower().startswith("rtmp"):
+        options["listen"] = "1"  # FFmpeg reads it in the address of TCP alone
+        return _without_listen(spec.url), None, options
     return spec.url, None, options
+
+
+def _without_listen(url: str) -> str:
+    place, _, query = url.partition("?")
+    rest = "&".join(part for part in query.split("&") if part.lower() not in ("listen", "listen=1"))
+    return f"{place}?{rest}" if rest else place

@@ -26,6 +26,7 @@ from streamer.errors import ConfigError, InputError
 from streamer.frame import Frame, Size
 from streamer.live import timing
 from streamer.live.settings import StreamSettings, stream_settings
+from streamer.live.status import status
 from streamer.live.stream import LiveStream
 from streamer.media.live_source import LiveSource, LiveSpec
 from streamer.proof.scene import SIZE, Judge, ScriptedDetector, luma_with_face, run_until, studio, write_clip
@@ -296,6 +297,7 @@ def test_a_text_is_no_video(clip: Path, tmp_path: Path) -> None:
     [
         ("rtps://me:hunter22@cam/1", "begins with one of rtsp,"),
         ("srt://me:hunter22@cam/1", "has no SRT"),
+        ("rtmps://0.0.0.0/live/hunter22?listen=1", "rtmps cannot listen"),
         (" gopher://me:hunter22@cam/1", "begins with one of rtsp,"),
         ("me:hunter22@cam/1", "begins with one of rtsp,"),
         (" ", "an address, a webcam's number or path, or a file"),
@@ -420,6 +422,74 @@ def test_a_program_that_sends_to_one_client(scheme: str, clip: Path) -> None:
         sender.kill()
         sender.wait(10)
     judge.verdict()
+
+
+@pytest.mark.parametrize("scheme", ["rtmp", "tcp"])
+def test_a_source_that_listens_takes_one_sender_after_the_other(scheme: str, clip: Path) -> None:
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    where = f"{scheme}://127.0.0.1:{rtsp.free_port()}" + ("/live/hunter22" if scheme == "rtmp" else "")
+    kind = "flv" if scheme == "rtmp" else "mpegts"
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-loglevel",
+        "quiet",
+        "-re",
+        "-stream_loop",
+        "-1",
+        "-i",
+        str(clip),
+    ]
+    senders: list[subprocess.Popen[bytes]] = []
+    stream, judge = protected(f"{where}?listen=1", late_ms=500)
+    masked = 0
+
+    def send() -> bool:
+        """Start one where none runs; end the first when it has been seen."""
+        nonlocal masked
+        if len(senders) == 0 or senders[-1].poll() is not None:
+            senders.append(subprocess.Popen([*command, "-c", "copy", "-f", kind, where]))
+        if not masked and judge.masked > 30:
+            senders[-1].kill()
+            senders[-1].wait(10)
+            masked = judge.masked
+        return bool(masked) and judge.masked > masked + 40
+
+    try:
+        run_until(stream, send, 90)
+    finally:
+        senders[-1].kill()
+        senders[-1].wait(10)
+    judge.verdict()
+    assert stream.supervisor.reconnects >= 1
+    assert "hunter22" not in str(status(stream, now_s=0))
+
+
+def test_a_source_that_listens_says_that_nobody_came() -> None:
+    url = f"rtmp://127.0.0.1:{rtsp.free_port()}/live/hunter22?x=1&listen=1"
+    with pytest.raises(InputError, match="nobody has connected") as caught:
+        LiveSource(LiveSpec(url, open_s=0.5), tally=Tally())
+    assert "hunter22" not in str(caught.value)
+
+
+def test_a_sender_that_connects_and_says_nothing_holds_nobody_up() -> None:
+    port = rtsp.free_port()
+    spec = LiveSpec(f"rtmp://127.0.0.1:{port}/live/key?listen=1", open_s=2.0)
+    connected: list[socket.socket] = []
+
+    def connect() -> None:
+        while not connected:
+            with suppress(OSError):
+                connected.append(socket.create_connection(("127.0.0.1", port), timeout=5))
+            time.sleep(0.05)
+
+    client = threading.Thread(target=connect, daemon=True)
+    client.start()
+    begun_s = time.monotonic()
+    with pytest.raises(InputError):
+        LiveSource(spec, tally=Tally())
+    assert time.monotonic() - begun_s < 8
+    client.join(5)
+    connected[0].close()
 
 
 def test_pieces_whose_time_jumps_are_not_waited_for() -> None:
