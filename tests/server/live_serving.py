@@ -50,12 +50,13 @@ def serving(
     folders: tuple[Path, ...] = (),
     viewers: int = 100,
     ice_servers: tuple[IceServer, ...] = (),
+    port: int = 0,
 ) -> Iterator[Served]:
     """The server with these streams, whose detector always finds the scene's face."""
     made = Streams(Fleet(studio()), RoomLimits(viewers, ice_servers), folders)
     wanted = {name: StreamSettings(**values) for name, values in streams.items()}
     app = create_live_app(made, wanted, keys)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     until = time.monotonic() + 20

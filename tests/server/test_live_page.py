@@ -11,6 +11,7 @@ import pytest
 
 from streamer.proof.scene import write_clip
 from streamer.server.keys import hashed, keys_from
+from tests.rtsp import free_port
 from tests.server.browser import Browser, chromium
 from tests.server.live_serving import serving
 
@@ -111,6 +112,75 @@ def test_style_and_classes_are_chosen_and_a_page_that_was_refused_watches_once(
         shown(browser)
         time.sleep(4)
         assert served.http.get("/v1/streams/door").json()["viewers"] == 1
+
+
+BOXES = "return document.querySelectorAll('.stream-stage rect').length"
+FIRST_IS_SILENT = """
+const real = window.fetch;
+let silent = 1, missing = 2, hanging = 1;
+const hang = (signal) => new Promise((_, fail) => signal?.addEventListener('abort', () => fail(signal.reason)));
+window.fetch = (path, options) => {
+  if (path.endsWith('/objects') && silent-- > 0) {
+    const { signal } = options;
+    const start = (feed) => signal.onabort = () => feed.error(signal.reason);
+    return Promise.resolve(new Response(new ReadableStream({ start })));
+  }
+  if (path === '/v1/streams' && missing-- > 0) return Promise.resolve(new Response('', { status: 404 }));
+  if (path === '/v1/streams' && hanging-- > 0) return hang(options.signal);
+  return real(path, options);
+};
+"""
+
+
+def hiding(clip: Path, what: str) -> dict[str, object]:
+    """A stream whose picture holds a face, and thus boxes where faces are hidden."""
+    return {"source": str(clip), "loop": True, "hide": what}
+
+
+@pytest.mark.real
+def test_the_boxes_are_followed_again_when_the_server_is_back(browser: Browser, tmp_path: Path) -> None:
+    clip, port = write_clip(tmp_path / "face.mp4", format_name="mp4"), free_port()
+    with serving({"door": hiding(clip, "faces")}, port=port) as served:
+        browser.open(served.url)
+        browser.wait(f"{BOXES} > 0")
+    browser.wait("return document.getElementById('live-status').textContent !== ''")
+    browser.wait(f"{BOXES} === 0")
+    with serving({"door": hiding(clip, "faces")}, port=port):
+        browser.wait(f"{BOXES} > 0")
+        assert browser.run("return document.getElementById('live-status').textContent") == ""
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("seen", [True, False], ids=["seen", "between two looks"])
+def test_the_boxes_of_a_stream_that_was_removed_and_added_are_followed(
+    browser: Browser, tmp_path: Path, seen: bool
+) -> None:
+    clip = write_clip(tmp_path / "face.mp4", format_name="mp4")
+    with serving({"door": hiding(clip, "plates")}, folders=(tmp_path,)) as served:
+        browser.open(served.url)
+        shown(browser)
+        time.sleep(1)
+        assert browser.run(BOXES) == 0
+        assert served.http.delete("/v1/streams/door").status_code == 204
+        if seen:
+            browser.wait("return document.querySelector('article') === null")
+        assert served.http.put("/v1/streams/door", json=hiding(clip, "faces")).status_code == 200
+        browser.wait(f"{BOXES} > 0")
+
+
+@pytest.mark.real
+def test_a_feed_that_falls_silent_and_a_list_that_does_not_come_are_asked_for_again(
+    browser: Browser, tmp_path: Path
+) -> None:
+    clip = write_clip(tmp_path / "face.mp4", format_name="mp4")
+    with serving({"door": hiding(clip, "faces")}) as served:
+        browser.open(served.url)
+        browser.wait(f"{BOXES} > 0")
+        browser.run(f"{BUTTON.format('Stop')}.click()")
+        browser.wait(f"{BOXES} === 0")
+        browser.run(FIRST_IS_SILENT)
+        browser.run(f"{BUTTON.format('Start')}.click()")
+        browser.wait(f"{BOXES} > 0", 60)
 
 
 @pytest.mark.real

@@ -6,13 +6,15 @@ const list = document.getElementById("live-streams");
 const section = document.getElementById("live");
 const notice = document.getElementById("live-status");
 const cards = new Map();
+const PATIENCE_MS = 15000; // a connection that was cut without a word is silent; the server says something every 10 s
 const SVG = "http://www.w3.org/2000/svg";
 
-async function call(method, path, body) {
+async function call(method, path, body, signal) {
   const answer = await fetch(path, {
     method,
     headers: { ...headers(), ...(body ? { "Content-Type": "application/json" } : {}) },
     body: body ? JSON.stringify(body) : undefined,
+    signal,
   });
   if (answer.status === 401) ask();
   if (!answer.ok) {
@@ -236,6 +238,12 @@ class Card {
   async follow() {
     const following = new AbortController();
     this.following = following;
+    let silence;
+    const listen = () => {
+      clearTimeout(silence);
+      silence = setTimeout(() => following.abort(), PATIENCE_MS);
+    };
+    listen();
     try {
       const answer = await fetch(`/v1/streams/${this.name}/objects`, { headers: headers(), signal: following.signal });
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -243,6 +251,7 @@ class Card {
       for (;;) {
         const { value, done } = await reader.read();
         if (done) break;
+        listen();
         const events = (rest + value).split("\n\n");
         rest = events.pop();
         const last = events.filter((one) => one.startsWith("data: ")).pop();
@@ -254,7 +263,11 @@ class Card {
     } catch (error) {
       if (error.name !== "AbortError") console.warn(error);
     }
-    if (this.following === following) this.following = null; // the next update follows again
+    clearTimeout(silence);
+    if (this.following !== following) return;
+    this.following = null; // the next update follows again
+    this.objects = [];
+    this.paint();
   }
 
   place() {
@@ -331,9 +344,13 @@ function polygon(tag, corners, kind) {
   return shape;
 }
 
+let known = false; // whether this server has live streams
+let trouble = ""; // what the last look said
+
 async function refresh() {
   try {
-    const streams = await call("GET", "/v1/streams");
+    const streams = await call("GET", "/v1/streams", undefined, AbortSignal.timeout(PATIENCE_MS));
+    known = true;
     for (const stream of streams) {
       const card = cards.get(stream.name);
       if (card) card.update(stream);
@@ -349,10 +366,12 @@ async function refresh() {
       }
     }
     section.hidden = false;
+    if (trouble && notice.textContent === trouble) notice.textContent = "";
+    trouble = "";
   } catch (error) {
-    if (error.status === 404) return; // this server has no live streams
+    if (error.status === 404 && !known) return; // this server has no live streams
     section.hidden = false;
-    if (!notice.textContent) notice.textContent = error.message;
+    if (!notice.textContent || notice.textContent === trouble) notice.textContent = trouble = error.message;
   }
   setTimeout(refresh, 1000);
 }
