@@ -93,3 +93,10 @@ def test_a_password_of_any_characters_never_shows(password: str) -> None:
 def test_addresses_within_messages_lose_their_secrets() -> None:
     text = "could not open rtsp://me:pw1234@cam/1 nor http://cam/?token=tt99"
     assert without_secrets(text) == "could not open rtsp://***@cam/1 nor http://cam/?token=***"
+
+
+@pytest.mark.parametrize("name", ["me:hunter22@" + "x" * 300, "me:hunter22@\0", "rtsp:" + "[" * 4000 + "@x"])
+def test_a_login_that_no_file_can_be_called_is_refused_like_any_other(name: str) -> None:
+    with pytest.raises(ConfigError, match="begins with one of") as refused:
+        check_source(name)
+    assert "hunter22" not in str(refused.value)

@@ -16,7 +16,7 @@ from streamer.errors import ConfigError, InputError
 from streamer.live.fleet import Fleet, open_studio
 from streamer.live.settings import StreamSettings, check_name, stream_settings
 from streamer.live.status import outlet_problems, status
-from streamer.media.live_source import LiveSpec
+from streamer.media.live_source import LiveSpec, is_there
 
 
 def command(
@@ -83,7 +83,7 @@ def command(
         "hide": hide, "style": style,
     }  # fmt: skip
     settings = stream_settings(values, name=check_name(name))
-    if LiveSpec(settings.source).kind == "file" and not Path(settings.source).exists():
+    if LiveSpec(settings.source).kind == "file" and not is_there(settings.source):
         raise InputError(f"no such file: {settings.source}")
     flags = {"device": device} if device else {}
     base = config.load(config_file, flags) if config_file else config.settings_from(flags)
