@@ -8,6 +8,7 @@ from rich.console import Console
 from typer.exceptions import TyperException
 
 from streamer import __version__
+from streamer.channel import NoThreadError
 from streamer.cli import anonymize, bench, demo, doctor, evaluate, image, live, models, prove, serve
 from streamer.errors import ConfigError, StreamerError
 
@@ -60,7 +61,7 @@ def main() -> NoReturn:
     except ConfigError as error:
         errors.print(f"error: {error}", style="red", markup=False)
         sys.exit(USAGE)
-    except StreamerError as error:
+    except (StreamerError, NoThreadError) as error:
         errors.print(f"error: {error}", style="red", markup=False)
         sys.exit(FAILED)
     except KeyboardInterrupt:

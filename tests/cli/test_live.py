@@ -1,10 +1,13 @@
 """What `streamer live` says at once, before it loads or connects to anything."""
 
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from streamer import cli
+from tests import clips
 
 
 @pytest.mark.parametrize(
@@ -12,6 +15,7 @@ from streamer import cli
     [
         (["rtps://me:hunter22@cam/1", "--webrtc"], "begins with one of rtsp,", 2),
         (["nowhere.mp4", "--webrtc"], "no such file: nowhere.mp4", 1),
+        (["x" * 300, "--webrtc"], "no such file: xxx", 1),
         (["rtsp://me:hunter22@cam/1"], "say where the stream goes", 2),
         (["rtsp://me:hunter22@cam/1", "--push", "gopher://me:hunter22@x/1"], "push needs one of", 2),
         (["0", "--webrtc", "--name", "front door"], "a stream's name is letters", 2),
@@ -32,3 +36,28 @@ def test_what_cannot_work_is_one_line(
     assert said in words_said
     assert "hunter22" not in words_said
     assert len(words_said.splitlines()) == 1
+
+
+_WITHOUT_THREADS = """
+import sys, threading
+start = threading.Thread.start
+def refuse(thread):
+    if thread.name.startswith("egress"):
+        raise RuntimeError("can't start new thread")
+    start(thread)
+threading.Thread.start = refuse
+from streamer import cli
+cli.main()
+"""
+
+
+def test_a_machine_without_a_further_thread_is_told_in_one_line(tmp_path: Path) -> None:
+    clip = clips.make(tmp_path / "in.mp4")
+    words = ["live", str(clip), "--record", str(tmp_path / "recordings")]
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_THREADS, *words],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: the machine gives no further thread")
+    assert "Traceback" not in done.stderr
