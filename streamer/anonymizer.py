@@ -86,7 +86,7 @@ def cover(frame: Frame, why: str, device: Device, tally: Tally) -> Redacted:
 class _Moment:
     frame: Frame
     covered: str | None  # why the whole picture must be covered
-    looks: int  # fingerprint of the picture that was judged
+    looks: int  # fingerprint of the picture that was judged, where it may be decoded again
 
 
 class _Judge:
@@ -150,7 +150,8 @@ class _Judge:
             self._tally.events["faces"] += int((tracks.born & (tracks.labels == Label.FACE)).sum())
             self._tally.events["plates"] += int((tracks.born & (tracks.labels == Label.PLATE)).sum())
             self._measure(tracks, frame)
-            moment = _Moment(frame, self._failed or self._too_old(frame), _fingerprint(small))
+            looks = _fingerprint(small) if frame.gop is not None else 0
+            moment = _Moment(frame, self._failed or self._too_old(frame), looks)
             return self._window(frame).push(moment, tracks, motion, at_s=frame.time_s)
 
     def _measure(self, tracks: Tracks, frame: Frame) -> None:

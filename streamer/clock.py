@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0)  # before each new try of what failed; the last one repeats
+
 
 @dataclass(frozen=True, slots=True)
 class Clock:

@@ -4,6 +4,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from fractions import Fraction
 
+from streamer.clock import RETRY_S
+
 TIME_BASE = Fraction(1, 90_000)  # of everything that leaves
 TICKS = 90_000  # per second
 
@@ -13,13 +15,7 @@ _FAR_S = 2.0  # between sound and the clock, beyond which it is left out
 _PULL = 0.005  # share of the distance to the clock that each frame makes good
 _REMEMBERED = 256  # frames whose arrival is known
 
-DELAYS_S: tuple[float, ...] = (
-    1.0,
-    2.0,
-    5.0,
-    10.0,
-    30.0,
-)  # before each new try to connect; the last one repeats
+DELAYS_S: tuple[float, ...] = RETRY_S  # to connect
 SETTLED_S = (
     10.0  # a connection that held so long counts as good: the next loss starts with the shortest delay
 )

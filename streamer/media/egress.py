@@ -13,7 +13,7 @@ from typing import Protocol
 import av
 
 from streamer.channel import Channel
-from streamer.clock import SYSTEM, Clock
+from streamer.clock import RETRY_S, SYSTEM, Clock
 from streamer.errors import RedactionError
 from streamer.frame import FrameResult
 
@@ -40,7 +40,6 @@ class Encoded:
         return self.codec in SOUND
 
 
-_AGAIN_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 SOUND = frozenset({"opus", "aac"})
 H264 = frozenset({"h264"})
 H264_AAC = frozenset({"h264", "aac"})
@@ -129,7 +128,7 @@ class Egress:
         except Exception as error:  # noqa: BLE001 - one outlet must not hurt the others
             self.failures += 1
             self.failed[name] = f"{type(error).__name__}: {error}"
-            service.until_s = self._clock.now() + _AGAIN_S[min(service.tries, len(_AGAIN_S) - 1)]
+            service.until_s = self._clock.now() + RETRY_S[min(service.tries, len(RETRY_S) - 1)]
             service.tries += 1
             service.broken = set(service.outlet.codecs - SOUND)
             return

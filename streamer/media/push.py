@@ -16,7 +16,7 @@ from importlib.util import find_spec
 
 from streamer.address import BARE_PASSWORD, has_bare_password, redacted_url, without_secrets
 from streamer.channel import Closed, Worker
-from streamer.clock import SYSTEM, Clock
+from streamer.clock import RETRY_S, SYSTEM, Clock
 from streamer.errors import ConfigError, OutputError
 from streamer.media.egress import H264_AAC, H264_OPUS, Encoded, PacketQueue, no_sound
 from streamer.media.protocols import has_srt
@@ -24,7 +24,7 @@ from streamer.media.push_process import HEADER, KEY, PICTURE, SOUND
 
 _QUEUE = 60  # pictures: two seconds at 30 frames per second
 _TIMEOUT_S = 5.0  # to connect
-_DELAYS_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+_DELAYS_S = RETRY_S
 _FORMATS = {
     "rtsp": ("rtsp", {"rtsp_transport": "tcp"}), "rtsps": ("rtsp", {"rtsp_transport": "tcp"}),
     "rtmp": ("flv", {"flvflags": "no_duration_filesize"}), "rtmps": ("flv", {"flvflags": "no_duration_filesize"}),
