@@ -40,6 +40,7 @@ class Encoded:
         return self.codec in SOUND
 
 
+_AGAIN_S = RETRY_S
 SOUND = frozenset({"opus", "aac"})
 H264 = frozenset({"h264"})
 H264_AAC = frozenset({"h264", "aac"})
@@ -128,7 +129,7 @@ class Egress:
         except Exception as error:  # noqa: BLE001 - one outlet must not hurt the others
             self.failures += 1
             self.failed[name] = f"{type(error).__name__}: {error}"
-            service.until_s = self._clock.now() + RETRY_S[min(service.tries, len(RETRY_S) - 1)]
+            service.until_s = self._clock.now() + _AGAIN_S[min(service.tries, len(_AGAIN_S) - 1)]
             service.tries += 1
             service.broken = set(service.outlet.codecs - SOUND)
             return
