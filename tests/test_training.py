@@ -27,11 +27,13 @@ from models.training import (  # noqa: E402
     optimizer,
     paste,
     processes,
+    quarters,
 )
 from models.training.augment import Sampler  # noqa: E402
 from models.training.export import Exported, disagreement, export, fused  # noqa: E402
 from models.training.pack import Pack, pack  # noqa: E402
 from models.training.processes import train_together  # noqa: E402
+from models.training.teacher import Lesson  # noqa: E402
 from streamer import resources  # noqa: E402
 
 
@@ -180,6 +182,30 @@ def test_turned_boxes_stay_on_their_objects(packed: Path, monkeypatch: pytest.Mo
             rows, columns = seen.any(1).nonzero()[0], seen.any(0).nonzero()[0]
             hull = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
             assert np.abs(box[1:] - hull).max() < 2
+
+
+def test_a_turned_sample_keeps_its_boxes_and_lessons_on_its_pixels() -> None:
+    image = np.zeros((1, 64, 64, 3), np.uint8)
+    image[0, 8:24, 40:48] = 200
+    boxes = np.array([[0, 0, 40, 8, 48, 24]], np.float32)
+    cells = image[:, ::8, ::8, :1].transpose(0, 3, 1, 2).astype(np.float32)
+    for turn in range(4):
+        shown = quarters.turned_maps(image, [turn], (1, 2))[0]
+        lesson = Lesson(np.ones(1, np.float32), boxes, [cells], [cells])
+        taught = quarters.turned_lesson(lesson, [turn], 64)
+        x0, y0, x1, y1 = quarters.turned_boxes(boxes, [turn], 64)[0, 2:].astype(int)
+        assert (shown[y0:y1, x0:x1] == 200).all()
+        assert (shown == 200).sum() == 3 * (y1 - y0) * (x1 - x0)
+        assert taught.doubtful[0, 2:].tolist() == [x0, y0, x1, y1]
+        assert (taught.features[0][0, 0] == shown[::8, ::8, 0]).all()
+        assert (taught.scores[0][0, 0] == shown[::8, ::8, 0]).all()
+
+
+def test_samples_are_turned_as_often_as_it_says() -> None:
+    turns = [quarters.drawn(3, (index,)) for index in range(4000)]
+    shares = np.bincount(turns, minlength=4) / len(turns)
+    assert np.abs(shares - quarters.SHARES).max() < 0.02
+    assert turns == [quarters.drawn(3, (index,)) for index in range(4000)]
 
 
 def test_a_degraded_sample_is_the_same_every_time(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from . import quarters
 from .augment import Sampler
 from .pack import Pack
 from .teacher import Teacher
@@ -102,13 +103,18 @@ class Batches(Dataset[Batch]):
         side, count = plan.size(step)
         mosaic = plan.mosaic if plan.progress(step) < CALM_FROM else CALM_MOSAIC
         turn += plan.rank * plan.micro_batches
-        samples = [self._sampler.sample((step, turn, k), side, mosaic) for k in range(count)]
+        indices = [(step, turn, k) for k in range(count)]
+        samples = [self._sampler.sample(index, side, mosaic) for index in indices]
+        turns = [quarters.drawn(plan.seed, index) for index in indices]
         boxes = _rows([sample.boxes for sample in samples])
         ignored = _rows([sample.ignored for sample in samples])
-        images = np.stack([sample.image for sample in samples]).transpose(0, 3, 1, 2)
-        if self._teacher is None:
+        lesson = self._teacher and self._teacher.teach(np.stack([sample.clean for sample in samples]), boxes)
+        boxes, ignored = (quarters.turned_boxes(rows, turns, side) for rows in (boxes, ignored))
+        turned = quarters.turned_maps(np.stack([sample.image for sample in samples]), turns, (1, 2))
+        images = np.ascontiguousarray(turned.transpose(0, 3, 1, 2))
+        if lesson is None:
             return Batch(torch.from_numpy(images), torch.from_numpy(boxes), torch.from_numpy(ignored))
-        lesson = self._teacher.teach(np.stack([sample.clean for sample in samples]), boxes)
+        lesson = quarters.turned_lesson(lesson, turns, side)
         return Batch(
             torch.from_numpy(images),
             torch.from_numpy(boxes),
