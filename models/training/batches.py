@@ -108,7 +108,8 @@ class Batches(Dataset[Batch]):
         turns = [quarters.drawn(plan.seed, index) for index in indices]
         boxes = _rows([sample.boxes for sample in samples])
         ignored = _rows([sample.ignored for sample in samples])
-        lesson = self._teacher and self._teacher.teach(np.stack([sample.clean for sample in samples]), boxes)
+        clean = np.stack([sample.clean for sample in samples])
+        lesson = self._teacher.teach(clean, boxes) if self._teacher else None
         boxes, ignored = (quarters.turned_boxes(rows, turns, side) for rows in (boxes, ignored))
         turned = quarters.turned_maps(np.stack([sample.image for sample in samples]), turns, (1, 2))
         images = np.ascontiguousarray(turned.transpose(0, 3, 1, 2))
