@@ -116,11 +116,8 @@ class Egress:
     def _is_due(self, service: _Service, item: Encoded) -> bool:
         if service.until_s is not None and self._clock.now() < service.until_s:
             return False
-        if item.is_sound:
-            return not service.broken & H264
-        if item.key:
-            service.broken.discard(item.codec)
-        return item.codec not in service.broken
+        leads = H264 if item.is_sound else {item.codec}
+        return item.key or not service.broken & leads
 
     def _serve(self, service: _Service, item: Encoded) -> None:
         name = service.outlet.name
@@ -133,6 +130,8 @@ class Egress:
             service.tries += 1
             service.broken = set(service.outlet.codecs - SOUND)
             return
+        if item.key:
+            service.broken.discard(item.codec)
         if service.until_s is not None:
             service.until_s = None
             self.failed.pop(name, None)
