@@ -93,7 +93,7 @@ def _print(scores: list[Score]) -> None:
             f" {100 * score.area.needless:.2f} % of the picture needlessly; {score.frames / score.seconds:.1f} frames/s"
         )
         table = Table(*show.COLUMNS, title=title, title_justify="left")
-        for part in (score.headline, score.sizes, score.moves):
+        for part in (score.headline, score.difficulty, score.sizes, score.moves):
             for group in part:
                 if group.object_frames:
                     table.add_row(*show.row(group))

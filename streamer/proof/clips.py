@@ -53,6 +53,9 @@ class Clip:
     size: Size
     truths: tuple[Truth, ...]
     moves: tuple[str, ...]  # per frame
+    difficulty: tuple[
+        str, ...
+    ] = ()  # the annotators' word for each object, by track; empty where there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ class _Scene:
     labels: NDArray[np.uint8]
     ignored: NDArray[np.bool_]
     exhaustive: bool
+    difficulty: tuple[str, ...]
 
 
 def make(pictures: Sequence[Annotated], plan: Plan, folder: Path) -> Iterator[Clip]:
@@ -116,6 +120,7 @@ def _clip(
 ) -> Clip:
     truths: list[Truth] = []
     moves: list[str] = []
+    difficulty: list[str] = []
     options = {"crf": "20", "preset": "veryfast", "g": "50", "bf": "2" if b_frames else "0"}
     options["x264-params"] = (
         "mbtree=0:threads=1"  # else x264 does not give the same bytes every time (AVX-512)
@@ -137,8 +142,9 @@ def _clip(
                 truths.append(moved)
                 moves.append(move)
             first_track += len(scene.boxes)
+            difficulty += scene.difficulty
         container.mux(stream.encode(None))
-    return Clip(path, plan.size, tuple(truths), tuple(moves))
+    return Clip(path, plan.size, tuple(truths), tuple(moves), tuple(difficulty))
 
 
 def _scene(several: Sequence[Annotated], size: Size) -> _Scene:
@@ -158,6 +164,7 @@ def _scene(several: Sequence[Annotated], size: Size) -> _Scene:
         np.concatenate([part.labels for part in parts]),
         np.concatenate([part.ignored for part in parts]),
         all(part.exhaustive for part in parts),
+        tuple(word for part in parts for word in part.difficulty),
     )
 
 
@@ -180,7 +187,14 @@ def _part(annotated: Annotated, size: Size) -> _Scene:
     way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     cut = cv2.resize(picture[top : top + cut_h, left : left + cut_w], shape, interpolation=way)
     moved = (boxes - np.array([left, top, left, top], np.float32)) * np.float32(scale)
-    return _Scene(np.asarray(cut, np.uint8), moved, annotated.labels, annotated.ignored, annotated.exhaustive)
+    return _Scene(
+        np.asarray(cut, np.uint8),
+        moved,
+        annotated.labels,
+        annotated.ignored,
+        annotated.exhaustive,
+        annotated.difficulty,
+    )
 
 
 def _shot(

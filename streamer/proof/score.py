@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ class Life:
     covered: NDArray[np.float32]  # (k,) masked share
     move: str
     unclear: int  # frames left out because the input shows no detail there
+    difficulty: str = ""  # the annotators' word
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ class Score:
 
     name: str
     headline: tuple[Exposure, ...]  # per class, objects of at least `LEAST`
+    difficulty: tuple[Exposure, ...]  # the same by the annotators' words, where they have any
     sizes: tuple[Exposure, ...]
     moves: tuple[Exposure, ...]  # both classes, objects of at least `LEAST`
     area: Area
@@ -125,6 +127,7 @@ class Ledger:
                 )
                 for label in Label
             ),
+            tuple(_by_difficulty(grown)),
             tuple(sizes),
             tuple(exposure(move, [life for life in grown if life.move == move]) for move in moves),
             Area(*(float(value) for value in area)),
@@ -148,7 +151,8 @@ def lives(clip: Clip, verdicts: Sequence[Verdict]) -> list[Life]:
         table = np.array(pairs, np.float32)
         clear = ~np.isnan(table[:, 1])
         label, move = kinds[track]
-        result.append(Life(label, table[clear, 0], table[clear, 1], move, int((~clear).sum())))
+        word = clip.difficulty[track] if clip.difficulty else ""
+        result.append(Life(label, table[clear, 0], table[clear, 1], move, int((~clear).sum()), word))
     return result
 
 
@@ -175,6 +179,17 @@ def exposure(name: str, group: Sequence[Life]) -> Exposure:
     )
 
 
+def _by_difficulty(group: Sequence[Life]) -> list[Exposure]:
+    kinds = sorted({(life.label, life.difficulty) for life in group if life.difficulty})
+    return [
+        exposure(
+            f"{_noun(label)} from {LEAST[label]} px, {word}",
+            [life for life in group if (life.label, life.difficulty) == (label, word)],
+        )
+        for label, word in kinds
+    ]
+
+
 def _between(safe: NDArray[np.bool_]) -> int:
     """Uncovered frames that lie between covered ones."""
     at = np.flatnonzero(safe)
@@ -190,7 +205,7 @@ def _within(life: Life, low: int, high: int) -> Life | None:
     inside = (life.heights >= low) & (life.heights < high)
     if not inside.any():
         return None
-    return Life(life.label, life.heights[inside], life.covered[inside], life.move, life.unclear)
+    return replace(life, heights=life.heights[inside], covered=life.covered[inside])
 
 
 def _noun(label: Label) -> str:

@@ -64,7 +64,7 @@ def markdown(scores: Sequence[Score], plan: Plan) -> str:
             "|" + " --- |" * len(COLUMNS),
             *(
                 "| " + " | ".join(row(group)) + " |"
-                for group in [*score.headline, *score.sizes]
+                for group in [*score.headline, *score.difficulty, *score.sizes]
                 if group.object_frames
             ),
             "",

@@ -1,8 +1,8 @@
 """Annotated pictures on disk: where faces and plates are known to be.
 
 A folder holds `FOLDER.json` or `eval.json`: `[{file, width, height, source, labelled, exhaustive, objects}]` with
-`objects: [{class: face | plate, box: [x, y, w, h], ignore?}]` in pixels. A class that is not in `labelled` is
-unknown in that picture; where `exhaustive` is false, more objects than the annotated ones may be there.
+`objects: [{class: face | plate, box: [x, y, w, h], ignore?, difficulty?}]` in pixels. A class that is not in
+`labelled` is unknown in that picture; where `exhaustive` is false, more objects than the annotated ones may be there.
 """
 
 import json
@@ -34,6 +34,7 @@ class Annotated:
     boxes: Boxes  # (n, 4) x0 y0 x1 y1 in pixels
     labels: NDArray[np.uint8]  # (n,) Label values
     ignored: NDArray[np.bool_]  # (n,) too small or unclear to be counted either way
+    difficulty: tuple[str, ...]  # (n,) the annotators' word, such as WIDER FACE's "hard"; "" without one
 
 
 def load(folder: Path) -> list[Annotated]:
@@ -72,6 +73,7 @@ def _annotated(folder: Path, entry: dict[str, Any]) -> Annotated:
         boxes=corners,
         labels=np.array([_LABELS[item["class"]] for item in objects], np.uint8),
         ignored=np.array([bool(item.get("ignore")) for item in objects], np.bool_),
+        difficulty=tuple(str(item.get("difficulty") or "") for item in objects),
     )
 
 

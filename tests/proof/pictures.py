@@ -19,7 +19,8 @@ def folder(path: Path, *, count: int = 4, width: int = 800, height: int = 500) -
             skin = texture(int(h), int(w), 50 + 7 * index + number, 3.0)
             picture[int(y) : int(y + h), int(x) : int(x + w)] = skin
         cv2.imwrite(str(path / f"{index}.png"), cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR))
-        objects = [{"class": kind, "box": box} for box in boxes]
+        words = {"difficulty": "easy"} if kind == "face" else {}
+        objects = [{"class": kind, "box": box, **words} for box in boxes]
         objects.append({"class": kind, "box": [10.0, 10.0, 12.0, 12.0], "ignore": True})
         entry = {"file": f"{index}.png", "width": width, "height": height, "labelled": [kind]}
         entries.append({**entry, "source": "drawn", "exhaustive": index != 3, "objects": objects})

@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
+from streamer.detection import Label
 from streamer.errors import InputError
 from streamer.frame import Size
 from streamer.proof import clips, truth
@@ -30,6 +31,17 @@ def test_every_frame_has_its_truth_and_every_move_is_made(made):
     assert [len(frames(clip.path)) for clip in written] == [16] * 8
     assert all(len(clip.truths) == len(clip.moves) == 16 for clip in written)
     assert {move for clip in written for move in clip.moves} == set(clips.MOVES)
+
+
+def test_every_object_keeps_the_annotators_word(made):
+    _, written = made
+    words: dict[Label, set[str]] = {Label.FACE: set(), Label.PLATE: set()}
+    for clip in written:
+        for true in clip.truths:
+            for track, label, counted in zip(true.tracks, true.labels, true.counted, strict=True):
+                if counted:
+                    words[Label(label)].add(clip.difficulty[track])
+    assert words == {Label.FACE: {"easy"}, Label.PLATE: {""}}
 
 
 def test_the_same_seed_makes_the_same_clips(made, tmp_path):

@@ -1,5 +1,6 @@
 """Figures from verdicts whose answer can be counted by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -53,6 +54,19 @@ def test_small_objects_are_in_the_sizes_but_not_in_the_headline():
     score = headline([0, 0], height=9, label=Label.PLATE)
     assert score.headline[1].object_frames == 0
     assert [group.object_frames for group in score.sizes if group.name == "plates 0-10 px"] == [2]
+
+
+def test_what_the_annotators_called_hard_has_a_row_of_its_own():
+    ledger = Ledger("x")
+    for word, rows in (("easy", [1.0, 1.0]), ("hard", [0.0, 1.0]), ("", [0.0])):
+        clip, verdicts = clip_of(rows)
+        ledger.add(replace(clip, difficulty=(word,)), verdicts, 1.0)
+    score = ledger.score()
+    assert [(group.name, group.covered) for group in score.difficulty] == [
+        ("faces from 16 px, easy", 1.0),
+        ("faces from 16 px, hard", 0.5),
+    ]
+    assert score.headline[0].object_frames == 5
 
 
 def test_area_counts_only_where_all_objects_are_known():
