@@ -12,7 +12,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from streamer.detection import Detections, Label
 from streamer.detector import LOW_SHARE, Detector
 from streamer.device.cpu import CpuDevice
 from streamer.errors import InputError
-from streamer.frame import Frame
 from streamer.image.redact import frame_of
 from streamer.models import ModelSpec
 
@@ -104,15 +103,20 @@ def _labelled(folder: Path, row: dict[str, Any]) -> Labelled:
     )
 
 
-def look(spec: ModelSpec, pictures: Sequence[Labelled], policy: DetectPolicy) -> Iterator[Looked]:
+def look(
+    spec: ModelSpec, pictures: Sequence[Labelled], policy: DetectPolicy, *, quarters: int = 0
+) -> Iterator[Looked]:
     """What the model finds in each picture, down to a score of 0.05, on one thread of the CPU.
 
-    Raises ModelError, or InputError for a picture that cannot be read.
+    The pictures are turned by `quarters`, counterclockwise, before it looks at them. Raises ModelError, or InputError
+    for a picture that cannot be read.
     """
     low = policy.model_copy(update={"threshold": _FLOOR / LOW_SHARE})
     detector = Detector(spec, CpuDevice(), low, Hide.EVERYTHING)
     for picture in pictures:
-        frame = _frame(picture.file)
+        image = _image(picture.file)
+        truth = turned(picture, image.shape[1], image.shape[0], quarters)
+        frame = frame_of(np.ascontiguousarray(np.rot90(image, quarters)))
         start = time.thread_time()
         found = detector(frame)
         seconds = time.thread_time() - start
@@ -120,7 +124,7 @@ def look(spec: ModelSpec, pictures: Sequence[Labelled], policy: DetectPolicy) ->
         sure = found.scores >= spec.needed(
             found.labels, np.sqrt(geometry.area(found.boxes)) * np.float32(scale)
         )
-        yield Looked(picture, found, sure, scale, seconds)
+        yield Looked(truth, found, sure, scale, seconds)
 
 
 def milliseconds(spec: ModelSpec) -> float:
@@ -139,11 +143,21 @@ def milliseconds(spec: ModelSpec) -> float:
     return statistics.median(times[2:]) * 1000
 
 
-def _frame(file: Path) -> Frame:
+def turned(picture: Labelled, width: int, height: int, quarters: int) -> Labelled:
+    """What is in a picture of that size once it is turned by `quarters`, counterclockwise."""
+    boxes = picture.boxes
+    for quarter in range(quarters % 4):
+        x0, y0, x1, y1 = boxes.T
+        wide = height if quarter % 2 else width
+        boxes = np.column_stack([y0, wide - x1, y1, wide - x0])
+    return replace(picture, boxes=boxes)
+
+
+def _image(file: Path) -> NDArray[np.uint8]:
     image = cv2.imread(str(file), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise InputError(f"a picture of the set cannot be read: {file}")
-    return frame_of(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8))
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def report(spec: ModelSpec, looked: Sequence[Looked]) -> dict[str, Any]:

@@ -53,6 +53,17 @@ def test_an_alarm_above_a_hit_halves_its_precision() -> None:
     assert found.alarms_per_picture == 1
 
 
+def test_boxes_turn_with_their_picture() -> None:
+    image = np.zeros((40, 100), np.uint8)
+    image[5:15, 60:90] = 255
+    truth = _picture([[60, 5, 90, 15]])
+    for quarters in range(5):
+        x0, y0, x1, y1 = evaluate.turned(truth, 100, 40, quarters).boxes[0].astype(int)
+        shown = np.rot90(image, quarters)
+        assert (shown[y0:y1, x0:x1] == 255).all()
+        assert (shown == 255).sum() == (y1 - y0) * (x1 - x0)
+
+
 def test_a_second_box_on_a_face_is_an_alarm() -> None:
     found = score([_looked(_picture([A]), [A, [1, 0, 41, 40]], [0.9, 0.8], at=0.5)], FACE)
     assert (found.ap50, found.alarms_per_picture) == (1.0, 1.0)

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from streamer import evaluate, models
 from streamer.config import DetectPolicy
-from streamer.errors import OutputError
+from streamer.errors import ConfigError, OutputError
 
 
 def command(
@@ -21,23 +21,30 @@ def command(
     side: Annotated[int, typer.Option(help="Long side of the network's input.", min=128, max=4096)] = 640,
     tiles: Annotated[bool, typer.Option("--tiles", help="Also look at tiles.")] = False,
     every: Annotated[int, typer.Option(help="Take each n-th picture only.", min=1)] = 1,
+    turn: Annotated[
+        int, typer.Option(help="Turn the pictures counterclockwise: 0, 90, 180 or 270 degrees.")
+    ] = 0,
     to_json: Annotated[Path | None, typer.Option("--json", help="Write the numbers here.")] = None,
 ) -> None:
     """Measure detectors on labelled pictures: AP50, recall at the default threshold, time on one thread."""
+    if turn not in (0, 90, 180, 270):
+        raise ConfigError(f"pictures can be turned by 0, 90, 180 or 270 degrees, not by {turn}")
     pictures = evaluate.read(data)[::every]
     policy = DetectPolicy(side=side, tiles=tiles)
     reports = []
     for name in model or ["fast"]:
         spec = models.find(name)
         progress = track(
-            evaluate.look(spec, pictures, policy),
+            evaluate.look(spec, pictures, policy, quarters=turn // 90),
             description=name,
             total=len(pictures),
             console=Console(stderr=True),
             disable=not sys.stderr.isatty(),
         )
         numbers = evaluate.report(spec, list(progress))
-        reports.append(numbers | {"side": side, "ms_640x384": round(evaluate.milliseconds(spec), 2)})
+        reports.append(
+            numbers | {"side": side, "turn": turn, "ms_640x384": round(evaluate.milliseconds(spec), 2)}
+        )
     _print(reports)
     if to_json is not None:
         try:
