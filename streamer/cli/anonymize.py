@@ -9,7 +9,7 @@ import typer
 
 from streamer import pipeline
 from streamer.cli.flags import settings_of
-from streamer.cli.inputs import Input, find, is_picture, target_of
+from streamer.cli.inputs import Input, find, is_still, target_of
 from streamer.cli.screen import Screen
 from streamer.config import Hide, Settings, Style
 from streamer.errors import ConfigError, InputError, OutputError, StreamerError
@@ -163,7 +163,7 @@ class _Batch:
             if path in self._taken:
                 raise ConfigError(f"another input became this file already; name the results apart: {path}")
         self._taken |= {path for path in (job.target, job.objects) if path is not None}
-        if is_picture(job.source):
+        if is_still(job.source):
             values = anonymize_picture(job, self._settings)
             self.reports.append(values)
             self._screen.picture(values)
@@ -209,6 +209,7 @@ def anonymize_picture(job: Job, settings: Settings) -> dict[str, Any]:
         "input": str(job.source),
         "output": str(target) if target else None,
         **masked.result().as_dict(),
+        "notes": ["left out: all pictures but the first"] if masked.picture.more else [],
     }
     if target is not None:
         hand_over(masked, ResultForm.PATH, out=target)

@@ -14,11 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from streamer.address import redacted_url
 from streamer.cli.flags import settings_of
-from streamer.config import Settings, Style
+from streamer.config import Style
 from streamer.errors import ConfigError, InputError, OutputError, StreamerError
 from streamer.image.api import mask
 from streamer.image.limits import ImageLimits
 from streamer.image.picture import EXTENSIONS, Format
+from streamer.image.redact import MaskedPicture
 from streamer.image.result import ImageResult, ResultForm, form_from, hand_over, hide_from
 from streamer.image.source import Access, ImageInput
 
@@ -74,7 +75,8 @@ def command(
     with _bar() as bar:
         for job in bar.track(jobs, description="pictures"):
             try:
-                answer = _anonymize(job, form, settings, access, taken)
+                masked = mask(_from_stdin(access.limits) if job.image == "-" else job.image, settings, access)
+                answer = _handed_over(job, masked, form, taken)
             except StreamerError as error:
                 failed += 1
                 bar.console.print(f"error: {job.name}: {error}", style="red", markup=False)
@@ -82,6 +84,10 @@ def command(
                     print(json.dumps({"input": job.name, "error": str(error)}), flush=True)
                 continue
             print(_line(job, answer, as_json, len(jobs) > 1), flush=True)
+            if masked.picture.more:
+                bar.console.print(
+                    f"note: {job.name}: its first picture was taken, the others left out", markup=False
+                )
     if failed:
         raise typer.Exit(1)
 
@@ -130,11 +136,8 @@ def _folder_jobs(folder: Path, output: Path) -> Iterator[_Job]:
             yield _Job(str(path), str(path), folder=(output / path.relative_to(folder)).parent)
 
 
-def _anonymize(
-    job: _Job, form: ResultForm, settings: Settings, access: Access, taken: set[Path]
-) -> ImageResult:
+def _handed_over(job: _Job, masked: MaskedPicture, form: ResultForm, taken: set[Path]) -> ImageResult:
     """The answer; its file is none of `taken`, the pictures and earlier results of this run, and becomes one."""
-    masked = mask(_from_stdin(access.limits) if job.image == "-" else job.image, settings, access)
     target = job.target(masked.picture.format)
     if target is not None:
         if target.resolve() in taken or _is_same(target, job.image):

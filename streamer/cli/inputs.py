@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamer.errors import ConfigError, InputError
+from streamer.image.picture import moves
 from streamer.media.encoders import CONTAINERS
 
 VIDEOS = frozenset(CONTAINERS) | {
@@ -59,8 +60,13 @@ def _is_ours_to_do(path: Path) -> bool:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether the name is that of a single picture."""
+    """Whether the name is that of a picture."""
     return path.suffix.lower() in PICTURES
+
+
+def is_still(path: Path) -> bool:
+    """Whether it is a single picture: moving PNG and WebP are videos, as GIF is."""
+    return is_picture(path) and not moves(path)
 
 
 def _sequence(pattern: Path) -> list[Path]:
@@ -76,7 +82,7 @@ def target_of(source: Input, output: Path | None, several: bool) -> Path:
     """Where the result of `source` goes: beside it, into a folder (as deep as it was found), or to the file that was
     named. Raises ConfigError for one file that several should go to."""
     path = source.path
-    ending = path.suffix if _can_be_kept(path) else ".mp4"
+    ending = path.suffix if path.suffix.lower() in CONTAINERS or is_still(path) else ".mp4"
     if output is None:
         return path.with_name(f"{path.stem}{OURS}{ending}")
     if several and not output.is_dir() and _can_be_kept(output):

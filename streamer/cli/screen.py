@@ -75,6 +75,8 @@ class Screen:
                 f"{Path(values['input']).name}: {found} -> {values['output'] or 'nothing written (dry run)'}",
                 markup=False,
             )
+            for note in values["notes"]:
+                self._console.print(f"  {note}", markup=False)
         elif not self._quiet:
             print(json.dumps(values), flush=True)
 

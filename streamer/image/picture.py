@@ -13,6 +13,7 @@ import io
 import re
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import cv2
@@ -30,6 +31,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")  # what is read,
 MEDIA_TYPES: dict[Format, str] = {"JPEG": "image/jpeg", "PNG": "image/png"}
 EXTENSIONS: dict[Format, str] = {"JPEG": "jpg", "PNG": "png"}
 
+_MOVING = ("GIF", "PNG", "WEBP")
 _LOSSY = ("JPEG", "MPO", "WEBP", "AVIF", "HEIF")
 _ORIENTATION = 0x0112  # EXIF tag
 _START_OF_SCAN = b"\xff\xda"
@@ -56,6 +58,7 @@ class Picture:
     alpha: NDArray[Any] | None  # (H, W, 1), same type
     format: Format  # of the file that it becomes
     jpeg: JpegStyle = JpegStyle()
+    more: bool = False  # others (of an animation, pages) followed it in its file and stay behind
 
     @property
     def width(self) -> int:
@@ -82,6 +85,7 @@ def decode(data: bytes, limits: ImageLimits) -> Picture:
             orientation = _orientation(image)
             style = _jpeg_style(image)
             lossy = image.format in _LOSSY and alpha is None
+            more = _has_more(image)
     except InputError:
         raise
     except UnidentifiedImageError as error:
@@ -97,7 +101,22 @@ def decode(data: bytes, limits: ImageLimits) -> Picture:
         None if alpha is None else _upright(alpha, orientation),
         "JPEG" if lossy else "PNG",
         style,
+        more,
     )
+
+
+def moves(path: Path) -> bool:
+    """Whether a file is a GIF, PNG or WebP of several pictures, which show one after the other."""
+    try:
+        with Image.open(path, formats=_MOVING) as image:
+            return _has_more(image)
+    except Exception:  # noqa: BLE001 - what is broken is told where it is decoded
+        return False
+
+
+def _has_more(image: Image.Image) -> bool:
+    """Whether more pictures follow; the gain and depth maps that phones put behind a JPEG are none."""
+    return image.format != "MPO" and bool(getattr(image, "is_animated", False))
 
 
 def from_array(array: NDArray[Any], limits: ImageLimits) -> Picture:

@@ -150,6 +150,10 @@ class FileSource(Closing):
             if sound > _MOST_SOUND:
                 raise InputError(f"only sound for its first {sound >> 20} MiB; try --audio drop: {self.path}")
         if first is None:
+            if context.name == "webp":
+                raise InputError(
+                    f"a moving WebP, which this FFmpeg cannot decode; make it a GIF or a video: {self.path}"
+                )
             raise InputError(f"no picture can be decoded; is it a video? {self.path}")
         frame, picture = first
         refusal = refusal or _picture_refusal(picture, frame)

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from streamer.cli.inputs import Input, find, target_of
 from streamer.errors import ConfigError, InputError
@@ -247,6 +248,25 @@ def test_pictures_go_the_same_way(tmp_path: Path) -> None:
     assert [(answer["width"], answer["height"]) for answer in answers] == [(128, 96)] * 3
     assert streamer("anonymize", tmp_path / "photo.jpg", "-o", out / names[0]).returncode == 2
     assert streamer("anonymize", tmp_path / "shot_%03d.png").returncode == 1
+
+
+def test_moving_pictures_become_videos_and_none_is_lost_in_silence(tmp_path: Path) -> None:
+    shots = [Image.fromarray(clips.texture(index, 96, 64)) for index in range(6)]
+    for name in ("a.gif", "b.png", "c.webp", "d.tif"):
+        shots[0].save(tmp_path / name, save_all=True, append_images=shots[1:], duration=100)
+    shots[0].save(tmp_path / "e.webp")
+    out = tmp_path / "out"
+    done = streamer("anonymize", tmp_path, "-o", out)
+    assert done.returncode == 1
+    for name in ("a", "b"):
+        assert clips.look(out / f"{name}_anonymized.mp4").times_s == pytest.approx(np.arange(6) / 10)
+    failed, pages, still = (json.loads(line) for line in done.stdout.splitlines()[2:])
+    assert "moving WebP" in failed["error"]
+    assert pages["notes"] == ["left out: all pictures but the first"]
+    assert still["notes"] == []
+    assert sorted(path.name for path in out.iterdir()) == [
+        "a_anonymized.mp4", "b_anonymized.mp4", "d_anonymized.png", "e_anonymized.jpg",
+    ]  # fmt: skip
 
 
 def test_zones_hold_for_pictures_too(tmp_path: Path) -> None:

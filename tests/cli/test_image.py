@@ -108,6 +108,18 @@ def test_a_folder_keeps_its_structure_and_goes_on_after_a_failure(picture: Path,
     assert is_masked(target / "person.jpg")
 
 
+def test_of_several_pictures_the_first_is_taken_and_that_is_said(tmp_path: Path) -> None:
+    shots = [Image.fromarray(PERSON[:64, index : 64 + index]) for index in range(4)]
+    for name in ("a.gif", "b.png", "c.webp", "d.tif"):
+        shots[0].save(tmp_path / name, save_all=True, append_images=shots[1:])
+    shots[0].save(tmp_path / "e.png")
+    done = run(tmp_path, "-o", tmp_path / "out")
+    assert done.exit_code == 0
+    notes = done.stderr.splitlines()
+    assert [Path(note.split(": ")[1]).name for note in notes] == ["a.gif", "b.png", "c.webp", "d.tif"]
+    assert all("first picture was taken" in note for note in notes)
+
+
 def test_pictures_are_never_replaced(picture: Path) -> None:
     before = picture.read_bytes()
     assert run(picture, "-o", picture).exit_code != 0
