@@ -25,6 +25,7 @@ _TELLS_OF_DAMAGE = frozenset({"h264"})  # FFmpeg's own decoders that mark concea
 _PQ, _HLG = 16, 18
 _MOST_SOUND = 64 << 20  # bytes of packets before the first picture, which the output's header waits for
 _LISTS = frozenset({"concat", "dash", "imf"})  # formats of texts that name other files
+_COUNT_DECODED = {("avi", "h264"), ("avi", "hevc")}  # FFmpeg's pts of these follow the order of decoding
 _BOTTOM_FIRST = (3, 5)  # AV_FIELD_BB, AV_FIELD_BT
 
 
@@ -99,6 +100,8 @@ class FileSource(Closing):
             self._cutter: GopCutter | None = None
             self._timeline = Timeline(self.stream.index)
             self._last_pts: int | None = None
+            self._counts_decoded = (self._container.format.name, self._context.name) in _COUNT_DECODED
+            self._reordering = 0  # from the decoding of the first picture to its display
             self._frames = 0
             self._size: Size | None = None
             self._raw = (0, 0)
@@ -313,12 +316,23 @@ class FileSource(Closing):
     def _timing(self, picture: av.VideoFrame) -> Timing:
         base = picture.time_base or self.stream.time_base or Fraction(1, 90_000)
         step = max(1, round(1 / (base * (self.stream.average_rate or self.stream.guessed_rate or 25))))
-        pts = picture.pts
+        pts = self._displayed(picture, step) if self._counts_decoded else picture.pts
         if pts is None or (self._last_pts is not None and pts <= self._last_pts):
             pts = 0 if self._last_pts is None else self._last_pts + step
             self._tally.events["time stamps mended"] += 1
         self._last_pts = pts
         return Timing(self._frames, pts, base, picture.duration or step)
+
+    def _displayed(self, picture: av.VideoFrame, step: int) -> int:
+        """When a picture is shown of which it is only known when it was decoded; see `_COUNT_DECODED`.
+
+        Pictures come out in display order, each with the `dts` of the packet behind which it came, none at the end.
+        """
+        if self._last_pts is None:
+            self._reordering = (picture.pts or 0) - (picture.dts or 0)
+        if picture.dts is None:
+            return (picture.pts or 0) if self._last_pts is None else self._last_pts + step
+        return picture.dts + self._reordering
 
     def _decode_again(self, packets: list[av.Packet], first_index: int, strict: bool) -> Iterator[Frame]:
         context = av.VideoCodecContext.create(self._context.name, "r")

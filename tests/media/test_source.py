@@ -111,6 +111,30 @@ def test_variable_frame_times_are_kept(tmp_path: Path) -> None:
     assert [frame.time_s for frame in frames_of(path)] == pytest.approx([stamp / 1000 for stamp in stamps])
 
 
+@pytest.mark.parametrize("fourcc", [b"H264", b"HEVC"])
+def test_pictures_of_an_avi_are_shown_one_after_the_other(tmp_path: Path, fourcc: bytes) -> None:
+    """AVI knows no times but the order in which pictures are decoded."""
+    path, moved = tmp_path / "a.avi", {"x265-params": "log-level=error:bframes=3:keyint=20"}
+    clips.make(path, Clip(options={"bf": "3", "preset": "veryfast"}))
+    if fourcc == b"HEVC":  # PyAV writes none into an AVI, but others do
+        raw = clips.make(tmp_path / "a.hevc", Clip(codec="libx265", options=moved))
+        with (
+            av.open(str(tmp_path / "a.avi")) as like,
+            av.open(str(raw)) as taken,
+            av.open(str(tmp_path / "b.avi"), "w") as container,
+        ):
+            stream = container.add_stream_from_template(like.streams.video[0])
+            for number, packet in enumerate(packet for packet in taken.demux(video=0) if packet.size):
+                packet.pts = packet.dts = number
+                packet.time_base, packet.stream = stream.time_base, stream
+                container.mux(packet)
+        path.write_bytes((tmp_path / "b.avi").read_bytes().replace(b"H264", fourcc))
+    tally = Tally()
+    frames = frames_of(path, tally)
+    assert np.diff([frame.time_s for frame in frames]) == pytest.approx([1 / 25] * 29)
+    assert not tally.events
+
+
 def test_a_rotated_picture_becomes_upright(tmp_path: Path) -> None:
     def corner(index: int, width: int, height: int) -> np.ndarray:
         picture = np.zeros((height, width, 3), np.uint8)
