@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -14,6 +15,7 @@ from streamer.device.base import Device
 from streamer.errors import InputError, RedactionError
 from streamer.frame import Color, Frame, Size
 from streamer.media import hardware
+from streamer.media.beginning import Preroll, beginning_of
 from streamer.media.gop import GopCutter, PacketGop
 from streamer.media.picture import Timing, frame_from_picture, is_mirrored, turn_of
 from streamer.media.syntax import SYNTAXES
@@ -98,7 +100,11 @@ class FileSource(Closing):
             self._context = self.stream.codec_context
             self._context.thread_type = "AUTO"
             self._cutter: GopCutter | None = None
-            self._timeline = Timeline(self.stream.index)
+            self._demuxed = self._packets()
+            step = self._step(self.stream.time_base or Fraction(1, 90_000))
+            self._beginning = beginning_of(self._container, self.stream, self._demuxed, step)
+            self._timeline = Timeline(self.stream.index, self._beginning.shift)
+            self._preroll = Preroll()
             self._last_pts: int | None = None
             self._counts_decoded = (self._container.format.name, self._context.name) in _COUNT_DECODED
             self._reordering = 0  # from the decoding of the first picture to its display
@@ -245,7 +251,7 @@ class FileSource(Closing):
             yield packet
 
     def _decode_all(self) -> Iterator[Frame | AudioPacket]:
-        for packet in self._packets():
+        for packet in chain(self._beginning.packets, self._demuxed):
             if not packet.size:
                 continue
             in_time = self._timeline.place(packet)
@@ -254,7 +260,7 @@ class FileSource(Closing):
                     self._cutter.add(packet)
                 yield from self._frames_of(self._decode(packet))
             elif in_time:
-                yield AudioPacket(packet)
+                yield from map(AudioPacket, self._preroll.heard(packet))
             else:
                 self._tally.events["sound out of time"] += 1
         yield from self._frames_of(self._decode(None))
@@ -315,13 +321,16 @@ class FileSource(Closing):
 
     def _timing(self, picture: av.VideoFrame) -> Timing:
         base = picture.time_base or self.stream.time_base or Fraction(1, 90_000)
-        step = max(1, round(1 / (base * (self.stream.average_rate or self.stream.guessed_rate or 25))))
+        step = self._step(base)
         pts = self._displayed(picture, step) if self._counts_decoded else picture.pts
         if pts is None or (self._last_pts is not None and pts <= self._last_pts):
-            pts = 0 if self._last_pts is None else self._last_pts + step
+            pts = (self._beginning.first_pts or 0) if self._last_pts is None else self._last_pts + step
             self._tally.events["time stamps mended"] += 1
         self._last_pts = pts
         return Timing(self._frames, pts, base, picture.duration or step)
+
+    def _step(self, base: Fraction) -> int:
+        return max(1, round(1 / (base * (self.stream.average_rate or self.stream.guessed_rate or 25))))
 
     def _displayed(self, picture: av.VideoFrame, step: int) -> int:
         """When a picture is shown of which it is only known when it was decoded; see `_COUNT_DECODED`.

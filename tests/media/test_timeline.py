@@ -30,6 +30,15 @@ def test_one_recording_stays_as_it_is() -> None:
     assert placed(order) == order
 
 
+def test_a_packet_that_only_says_when_it_is_shown_is_moved_too() -> None:
+    line = Timeline(0, Fraction(1, 5))
+    packet: av.Packet = Packet(0, 3, Fraction(1, 25))  # type: ignore[assignment]
+    packet.dts = None
+    assert line.place(packet)
+    assert packet.pts == 8
+    assert packet.dts is None
+
+
 def test_sound_goes_with_its_pictures_over_a_join_whichever_comes_first() -> None:
     first = [(stream, at) for at in range(100, 140) for stream in (0, 1)]
     assert placed([*first, (0, 100), (1, 100), (0, 101), (1, 101)])[-4:] == [
