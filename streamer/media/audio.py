@@ -89,6 +89,7 @@ class _Encoded:
         assert isinstance(stream, AudioStream)
         self._stream = stream
         self._resampler: av.AudioResampler | None = None
+        self._kind: tuple[object, ...] = ()
         self._rate = rate
         _keep_tags(self._stream, source)
 
@@ -122,17 +123,23 @@ class _Encoded:
             return []
 
     def _encode(self, frames: list[av.AudioFrame]) -> list[av.Packet]:
-        context = self._stream.codec_context
-        if self._resampler is None:
+        return [
+            packet
+            for frame in frames
+            for part in self._resampler_for(frame).resample(frame)
+            for packet in self._stream.encode(part)
+        ]
+
+    def _resampler_for(self, frame: av.AudioFrame) -> av.AudioResampler:
+        """One per kind of sound: at a change the old one's rest, less than the encoder takes at once, is lost."""
+        kind = frame.format.name, frame.layout.name, frame.sample_rate, frame.time_base
+        if self._resampler is None or kind != self._kind:
+            context = self._stream.codec_context
+            self._kind = kind
             self._resampler = av.AudioResampler(
                 format=context.format,
                 layout=context.layout,
                 rate=self._rate,
                 frame_size=context.frame_size or None,
             )
-        return [
-            packet
-            for frame in frames
-            for part in self._resampler.resample(frame)
-            for packet in self._stream.encode(part)
-        ]
+        return self._resampler

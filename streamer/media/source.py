@@ -28,6 +28,7 @@ _PQ, _HLG = 16, 18
 _MOST_SOUND = 64 << 20  # bytes of packets before the first picture, which the output's header waits for
 _LISTS = frozenset({"concat", "dash", "imf"})  # formats of texts that name other files
 _COUNT_DECODED = {("avi", "h264"), ("avi", "hevc")}  # FFmpeg's pts of these follow the order of decoding
+_LEAPING = frozenset({"mpeg", "mpegts"})  # formats whose clock may be set anew on the way
 _BOTTOM_FIRST = (3, 5)  # AV_FIELD_BB, AV_FIELD_BT
 
 
@@ -103,7 +104,8 @@ class FileSource(Closing):
             self._demuxed = self._packets()
             step = self._step(self.stream.time_base or Fraction(1, 90_000))
             self._beginning = beginning_of(self._container, self.stream, self._demuxed, step)
-            self._timeline = Timeline(self.stream.index, self._beginning.shift)
+            leaps = self._container.format.name in _LEAPING
+            self._timeline = Timeline(self.stream.index, self._beginning.shift, leaps=leaps)
             self._preroll = Preroll()
             self._last_pts: int | None = None
             self._counts_decoded = (self._container.format.name, self._context.name) in _COUNT_DECODED

@@ -68,6 +68,31 @@ def packets_of(path: Path) -> list[av.Packet]:
         return [packet for packet in container.demux(container.streams.video[0]) if packet.size]
 
 
+def test_neither_another_kind_of_sound_nor_a_clock_set_anew_ends_a_file(tmp_path: Path) -> None:
+    parts = []
+    for name, layout, clock_s in (("a", "mono", "0"), ("b", "stereo", "50000")):
+        options = {"output_ts_offset": clock_s}
+        with av.open(str(tmp_path / f"{name}.ts"), "w", options=options) as container:
+            video = container.add_stream("libx264", rate=25, options={"bf": "0"})
+            video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+            audio = container.add_stream("mp2", rate=48_000, layout=layout)
+            for index in range(25):
+                picture = av.VideoFrame.from_ndarray(clips.texture(index, 96, 64), "rgb24")
+                picture.pts = index
+                samples = np.zeros((1, 1920 * audio.codec_context.layout.nb_channels), np.int16)
+                sound = av.AudioFrame.from_ndarray(samples, "s16", layout)
+                sound.sample_rate, sound.pts = 48_000, 1920 * index
+                container.mux([*video.encode(picture), *audio.encode(sound)])
+            container.mux([*video.encode(None), *audio.encode(None)])
+        parts.append((tmp_path / f"{name}.ts").read_bytes())
+    (tmp_path / "in.ts").write_bytes(b"".join(parts))
+    convert(tmp_path / "in.ts", tmp_path / "out.mp4")
+    seen = clips.look(tmp_path / "out.mp4")
+    assert np.diff(seen.times_s) == pytest.approx([1 / 25] * 49, abs=0.0011)
+    assert seen.audio_s is not None
+    assert seen.audio_s[1] - seen.audio_s[0] == pytest.approx(2, abs=0.1)
+
+
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "mov", "ts", "flv"])
 def test_times_frames_and_size_are_those_of_the_input(tmp_path: Path, ending: str) -> None:
     path = clips.make(tmp_path / "in.mp4", Clip(options=B_FRAMES, audio="aac"))
