@@ -34,6 +34,7 @@ from streamer.media.syntax import SYNTAXES
 from streamer.tally import Tally
 
 _SPLICED = {"h264": ("mp4", "mov", "matroska", "mpegts"), "hevc": ("mp4", "mov", "matroska")}
+_DAMAGED_SOUND = (av.error.InvalidDataError, av.error.PatchWelcomeError)
 
 
 def copy_refusal(path: Path, policy: OutputPolicy) -> str | None:
@@ -132,7 +133,7 @@ class FileSink:
                 return
             track = self._audio.get(item.packet.stream_index)
             if track is not None:
-                self._mux(track.packets(item.packet))
+                self._mux_sound(track.packets(item.packet))
         elif isinstance(item, Redacted):
             with self._encoding():
                 packets = self._encoded(item)
@@ -218,6 +219,16 @@ class FileSink:
             packet.stream = self._stream
         self._mux(packets)
 
+    def _mux_sound(self, packets: list[av.Packet]) -> None:
+        """Leave out what cannot be: damaged packets, which FFmpeg's filters into the container read."""
+        for packet in packets:
+            try:
+                self._mux([packet])
+            except OutputError as error:
+                if not isinstance(error.__cause__, _DAMAGED_SOUND):
+                    raise
+                self._tally.events["damaged packets"] += 1
+
     def _mux(self, packets: list[av.Packet]) -> None:
         try:
             with self._tally.stage("write"):
@@ -231,7 +242,7 @@ class FileSink:
             packets = self._spliced.end_stretch() if self._spliced is not None else self._stream.encode(None)
         self._mux_video(packets)
         for track in self._audio.values():
-            self._mux(track.flush())
+            self._mux_sound(track.flush())
         try:
             self._container.close()
             with self._part.open("rb+") as file:

@@ -93,6 +93,28 @@ def test_neither_another_kind_of_sound_nor_a_clock_set_anew_ends_a_file(tmp_path
     assert seen.audio_s[1] - seen.audio_s[0] == pytest.approx(2, abs=0.1)
 
 
+@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+def test_a_damaged_packet_of_sound_is_left_out_and_not_the_file(tmp_path: Path, ending: str) -> None:
+    """AAC of MPEG-TS says in each packet how it is coded, MP4 and Matroska once: FFmpeg reads it for them."""
+    source, target = clips.make(tmp_path / "in.ts", Clip(audio="aac")), tmp_path / f"out.{ending}"
+    before = clips.look(source)
+    with av.open(str(source)) as container:
+        header = [bytes(packet)[:7] for packet in container.demux(audio=0) if packet.size][20]
+    data = bytearray(source.read_bytes())
+    at = data.index(header)
+    data[at + 1] &= 0xFE  # with a checksum and in several blocks, which FFmpeg does not implement
+    data[at + 6] |= 3
+    source.write_bytes(data)
+    assert convert(source, target).events["damaged packets"] == 1
+    after = clips.look(target)
+    assert len(after.times_s) == 30
+    assert before.audio_s is not None
+    assert after.audio_s is not None
+    assert np.subtract(after.audio_s, after.times_s[0]) == pytest.approx(
+        np.subtract(before.audio_s, before.times_s[0]), abs=0.002
+    )
+
+
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "mov", "ts", "flv"])
 def test_times_frames_and_size_are_those_of_the_input(tmp_path: Path, ending: str) -> None:
     path = clips.make(tmp_path / "in.mp4", Clip(options=B_FRAMES, audio="aac"))
