@@ -101,6 +101,8 @@ class FileSource(Closing):
             self._context = self.stream.codec_context
             self._context.thread_type = "AUTO"
             self._cutter: GopCutter | None = None
+            self._bytes = self.path.stat().st_size
+            self._read = 0  # whole packets of the video
             self._demuxed = self._packets()
             step = self._step(self.stream.time_base or Fraction(1, 90_000))
             self._beginning = beginning_of(self._container, self.stream, self._demuxed, step)
@@ -256,6 +258,7 @@ class FileSource(Closing):
         for packet in chain(self._beginning.packets, self._demuxed):
             if not packet.size:
                 continue
+            self._read += packet.stream is self.stream and not packet.is_corrupt
             in_time = self._timeline.place(packet)
             if packet.stream is self.stream:
                 if self._cutter is not None:
@@ -273,13 +276,22 @@ class FileSource(Closing):
             self._cutter.end()
 
     def _note_what_is_cut_off(self) -> None:
-        """FFmpeg ends without an error where the file does, though its index goes on."""
-        size = self.path.stat().st_size
+        """FFmpeg ends without an error where the file does, though its index goes on, and though the file may grow."""
+        size = self._size_now()
         entries = self.stream.index_entries
-        lost = sum(entry.pos + entry.size > size for entry in entries)
-        if lost:
-            self._tally.note(f"the file is cut off: {lost} of {len(entries)} pictures are not in it")
+        changed = size != self._bytes
+        if changed:
+            self._tally.note(f"the file was changed while it was read, from {self._bytes} to {size} bytes")
+        lost = len(entries) - self._read
+        if lost > 0 and (changed or any(entry.pos + entry.size > size for entry in entries)):
+            self._tally.note(f"the file is cut off: {lost} of {len(entries)} pictures could not be read")
             self._tally.events["read errors"] += 1
+
+    def _size_now(self) -> int:
+        try:
+            return self.path.stat().st_size
+        except OSError:  # it was deleted: it stays until it is closed
+            return self._bytes
 
     def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
         try:

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,10 +74,9 @@ def test_sound_before_the_first_picture_does_not_fill_the_memory(
         FileSource(path, tally=Tally(), audio=False)
 
 
-def test_a_file_that_is_cut_off_behind_its_index_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "a.mp4"
+def with_index_first(path: Path, clip: Clip) -> Path:
     with (
-        av.open(str(clips.make(tmp_path / "whole.mp4"))) as whole,
+        av.open(str(clips.make(path.with_name("whole.mp4"), clip))) as whole,
         av.open(str(path), "w", options={"movflags": "faststart"}) as file,
     ):
         stream = file.add_stream_from_template(whole.streams.video[0])
@@ -84,12 +84,55 @@ def test_a_file_that_is_cut_off_behind_its_index_is_told(tmp_path: Path) -> None
             if packet.size:
                 packet.stream = stream
                 file.mux(packet)
+    return path
+
+
+def test_a_file_that_is_cut_off_behind_its_index_is_told(tmp_path: Path) -> None:
+    path = with_index_first(tmp_path / "a.mp4", Clip())
     tally = Tally()
     frames_of(path, tally)
     assert not tally.notes
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-    assert 0 < len(frames_of(path, tally)) < 30
-    assert any("cut off" in note and "of 30 pictures" in note for note in tally.notes)
+    read = len(frames_of(path, tally))
+    assert 0 < read < 30
+    assert tally.notes == [f"the file is cut off: {30 - read} of 30 pictures could not be read"]
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.5001, 0.9])
+def test_a_file_that_shrinks_while_it_is_read_is_told_with_what_was_read(
+    tmp_path: Path, share: float
+) -> None:
+    path = with_index_first(tmp_path / "a.mp4", Clip(frames=200))
+    before, tally, read = path.stat().st_size, Tally(), 0
+    after = round(share * before)
+    with FileSource(path, tally=tally) as source:
+        for item in source:
+            read += isinstance(item, Frame)
+            if read == 5:
+                os.truncate(path, after)
+    assert 5 < read < 200
+    assert list(tally.notes) == [
+        f"the file was changed while it was read, from {before} to {after} bytes",
+        f"the file is cut off: {200 - read} of 200 pictures could not be read",
+    ]
+
+
+def test_a_file_that_grows_while_it_is_read_is_told_and_one_that_is_deleted_is_read(tmp_path: Path) -> None:
+    path = with_index_first(tmp_path / "a.mp4", Clip(frames=200))
+    whole, tally, read = path.read_bytes(), Tally(), 0
+    path.write_bytes(whole[: len(whole) // 2])
+    with FileSource(path, tally=tally) as source:
+        for item in source:
+            read += isinstance(item, Frame)
+            if read == 5:
+                path.write_bytes(whole)
+    assert read == 200
+    assert list(tally.notes) == [
+        f"the file was changed while it was read, from {len(whole) // 2} to {len(whole)} bytes"
+    ]
+    with FileSource(path, tally=Tally()) as source:
+        path.unlink()
+        assert sum(isinstance(item, Frame) for item in source) == 200
 
 
 def test_a_text_that_names_other_files_is_no_video(tmp_path: Path) -> None:
