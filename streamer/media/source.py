@@ -17,6 +17,7 @@ from streamer.frame import Color, Frame, Size
 from streamer.media import hardware
 from streamer.media.beginning import Preroll, beginning_of
 from streamer.media.gop import GopCutter, PacketGop
+from streamer.media.mp4 import movies
 from streamer.media.picture import Timing, frame_from_picture, is_mirrored, turn_of
 from streamer.media.syntax import SYNTAXES
 from streamer.media.timeline import Timeline
@@ -98,6 +99,10 @@ class FileSource(Closing):
                 stream for stream in self._container.streams.audio if audio and stream.codec_context
             ]
             self._note_what_stays_behind(audio)
+            if self._container.format.name.startswith("mov") and movies(path) > 1:
+                self._tally.note(
+                    "several files were glued together: only the first is read, or not all of the others"
+                )
             self._context = self.stream.codec_context
             self._context.thread_type = "AUTO"
             self._cutter: GopCutter | None = None

@@ -135,6 +135,26 @@ def test_a_file_that_grows_while_it_is_read_is_told_and_one_that_is_deleted_is_r
         assert sum(isinstance(item, Frame) for item in source) == 200
 
 
+@pytest.mark.parametrize("options", [{}, {"movflags": "frag_keyframe+empty_moov"}])
+def test_that_only_the_first_of_glued_files_is_read_is_told(tmp_path: Path, options: dict[str, str]) -> None:
+    path = tmp_path / "a.mp4"
+    with (
+        av.open(str(clips.make(tmp_path / "whole.mp4"))) as whole,
+        av.open(str(path), "w", options=options) as file,
+    ):
+        stream = file.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                file.mux(packet)
+    tally = Tally()
+    frames_of(path, tally)
+    assert not tally.notes
+    path.write_bytes(2 * path.read_bytes())
+    frames_of(path, tally)
+    assert any("glued together" in note for note in tally.notes)
+
+
 def test_a_text_that_names_other_files_is_no_video(tmp_path: Path) -> None:
     clips.make(tmp_path / "other.mp4")
     (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile other.mp4\n")
