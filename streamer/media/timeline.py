@@ -6,9 +6,7 @@ from fractions import Fraction
 import av
 
 _JUMP_S = Fraction(1, 2)  # so far back in decoding order only a new recording goes
-_LEAP_S = (
-    10  # so far ahead of all streams a new recording goes where clocks may be set anew, as FFmpeg has it
-)
+_LEAP_S = 10  # so far ahead of all streams goes what follows a clock set anew; FFmpeg's limit too
 
 
 class Timeline:
