@@ -96,7 +96,11 @@ class FileSource(Closing):
                 raise InputError(f"names other files and is no video itself; name those instead: {path}")
             self.stream = self._video_stream()
             self.audio = [
-                stream for stream in self._container.streams.audio if audio and stream.codec_context
+                stream
+                for stream in self._container.streams.audio
+                if audio
+                and stream.codec_context
+                and stream.codec_context.sample_rate  # 0: none was found in it
             ]
             self._note_what_stays_behind(audio)
             if self._container.format.name.startswith("mov") and movies(path) > 1:

@@ -68,6 +68,17 @@ def packets_of(path: Path) -> list[av.Packet]:
         return [packet for packet in container.demux(container.streams.video[0]) if packet.size]
 
 
+def test_a_track_of_sound_in_which_there_is_none_is_left_out(tmp_path: Path) -> None:
+    source, target = clips.make(tmp_path / "in.ts", Clip(audio="aac")), tmp_path / "out.mp4"
+    data = source.read_bytes()
+    units = [data[at : at + 188] for at in range(0, len(data), 188)]
+    kept = [unit for unit in units if int.from_bytes(unit[1:3], "big") & 0x1FFF != 0x101]  # not its packets
+    assert len(kept) < len(units)
+    source.write_bytes(b"".join(kept))
+    assert "left out: audio stream 1" in convert(source, target).notes
+    assert clips.look(target).kinds == ["video"]
+
+
 def test_neither_another_kind_of_sound_nor_a_clock_set_anew_ends_a_file(tmp_path: Path) -> None:
     parts = []
     for name, layout, clock_s in (("a", "mono", "0"), ("b", "stereo", "50000")):
