@@ -4,7 +4,9 @@ import ipaddress
 import re
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
-_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+_SHOWN = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)(?:://|(?<=[A-Za-z0-9+.-]{2}):/)")  # paths lose a slash
+_LOGIN = re.compile(r"^[^/]+:.*@", re.S)  # of an address whose scheme was left out
+_IN_TEXT = re.compile(r"[A-Za-z](?:[A-Za-z0-9+.-]*://|[A-Za-z0-9+.-]+:/)[^\s'\"<>]+")
 _SECRET_PARAMETER = re.compile(
     r"([?&;]|^)([^=&;]*(?:pass|pwd|token|secret|key|auth|sig|credential|user|login|streamid)[^=&;]*)=([^&;#]*)",
     re.I,
@@ -20,12 +22,13 @@ _PLACES = {"rtmp", "rtmps"}  # the last part of the path is the stream key
 def redacted_url(text: str) -> str:
     """The address without user, password, secret parameters and stream keys; plain paths are unchanged.
 
-    Works on text, not on parsed parts: what no parser understands must not leak either.
+    Works on text, not on parsed parts: what no parser understands must not leak either. An address that became a
+    `Path`, and so lost a slash, is one too.
 
     >>> redacted_url("rtsp://admin:p@ss/w0rd@10.0.0.7:554/ch1?token=abc&x=1")
     'rtsp://***@10.0.0.7:554/ch1?token=***&x=1'
     """
-    scheme = _SCHEME.match(text)
+    scheme = _SHOWN.match(text)
     if scheme is None:
         return text
     rest = text[scheme.end() :]
@@ -37,6 +40,27 @@ def redacted_url(text: str) -> str:
         place, slash, key = rest.partition("?")[0].rpartition("/")
         rest = f"{place}/***" if slash and place.count("/") and key else place + slash + key
     return f"{scheme[1]}://{rest}"
+
+
+def has_scheme(text: str) -> bool:
+    """Whether the text is an address, also one that became a `Path` and so lost a slash."""
+    return _SHOWN.match(text) is not None
+
+
+def has_login(text: str) -> bool:
+    """Whether the text may be an address whose scheme was left out; a file can be called so, too."""
+    return _LOGIN.match(text) is not None
+
+
+def redacted_name(text: str) -> str:
+    """`redacted_url` for what is no file: also without the login of an address whose scheme was left out.
+
+    >>> redacted_name("admin:secret@10.0.0.7/ch1")
+    '***@10.0.0.7/ch1'
+    """
+    return (
+        f"***@{text.rpartition('@')[2]}" if has_login(text) and not has_scheme(text) else redacted_url(text)
+    )
 
 
 def has_bare_password(text: str) -> bool:

@@ -26,6 +26,8 @@ from streamer.media.push import check_push
         ("0", "0"),
         ("/dev/video0", "/dev/video0"),
         ("clips/who@home.mp4", "clips/who@home.mp4"),
+        ("C:/who@home.mp4", "C:/who@home.mp4"),
+        ("rtsp:/admin:hunter2@10.0.0.7/ch1", "rtsp://***@10.0.0.7/ch1"),
     ],
 )
 def test_shows_where_but_not_the_secret(url: str, shown: str) -> None:
@@ -93,6 +95,7 @@ def test_a_password_of_any_characters_never_shows(password: str) -> None:
 def test_addresses_within_messages_lose_their_secrets() -> None:
     text = "could not open rtsp://me:pw1234@cam/1 nor http://cam/?token=tt99"
     assert without_secrets(text) == "could not open rtsp://***@cam/1 nor http://cam/?token=***"
+    assert without_secrets("no such file: rtsp:/me:pw1234@cam/1") == "no such file: rtsp://***@cam/1"
 
 
 @pytest.mark.parametrize("name", ["me:hunter22@" + "x" * 300, "me:hunter22@\0", "rtsp:" + "[" * 4000 + "@x"])

@@ -1,16 +1,31 @@
 """The command line. One module per command; only here is anything printed."""
 
 import sys
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
+from typer.core import TyperCommand
 from typer.exceptions import TyperException
 
 from streamer import __version__
 from streamer.channel import NoThreadError
 from streamer.cli import anonymize, bench, demo, doctor, evaluate, image, live, models, prove, serve
+from streamer.cli.inputs import check_file
+from streamer.cli.screen import shown
 from streamer.errors import ConfigError, StreamerError
+
+
+class _Command(TyperCommand):
+    """A command whose files and folders are neither addresses nor `-`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        for value in ctx.params.values():
+            if isinstance(value, Path):
+                check_file(value)
+        return super().invoke(ctx)
+
 
 app = typer.Typer(
     name="streamer",
@@ -19,16 +34,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("anonymize")(anonymize.command)
-app.command("bench")(bench.command)
-app.command("demo")(demo.command)
-app.command("doctor")(doctor.command)
-app.command("image")(image.command)
-app.command("live")(live.command)
-app.command("eval")(evaluate.command)
+app.command("anonymize", cls=_Command)(anonymize.command)
+app.command("bench", cls=_Command)(bench.command)
+app.command("demo", cls=_Command)(demo.command)
+app.command("doctor", cls=_Command)(doctor.command)
+app.command("image", cls=_Command)(image.command)
+app.command("live", cls=_Command)(live.command)
+app.command("eval", cls=_Command)(evaluate.command)
 app.add_typer(models.app, name="models")
-app.command("prove")(prove.command)
-app.command("serve")(serve.command)
+app.command("prove", cls=_Command)(prove.command)
+app.command("serve", cls=_Command)(serve.command)
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -53,21 +68,24 @@ def main() -> NoReturn:
 
     0: done. 1: an input failed. 2: wrong usage or settings. 3: a check found something left. 130: interrupted.
     """
-    errors = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         code = app(standalone_mode=False) or 0
         if code == INTERRUPTED:
             raise KeyboardInterrupt
     except ConfigError as error:
-        errors.print(f"error: {error}", style="red", markup=False)
+        _say(f"error: {shown(error)}")
         sys.exit(USAGE)
     except (StreamerError, NoThreadError) as error:
-        errors.print(f"error: {error}", style="red", markup=False)
+        _say(f"error: {shown(error)}")
         sys.exit(FAILED)
     except KeyboardInterrupt:
-        errors.print("interrupted; no unfinished file was left", style="red")
+        _say("interrupted; no unfinished file was left")
         sys.exit(INTERRUPTED)
     except TyperException as error:  # wrong usage
-        errors.print(f"error: {error}; see --help", style="red", markup=False)
+        _say(f"error: {shown(error)}; see --help")
         sys.exit(USAGE)
     sys.exit(code)
+
+
+def _say(text: str) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(text, style="red", markup=False)

@@ -14,6 +14,7 @@ from rich.table import Table
 from streamer import bench, live_bench, load, models, resident_bench
 from streamer.cli.flags import settings_of
 from streamer.cli.image import PICTURES
+from streamer.cli.inputs import check_input
 from streamer.config import Settings
 from streamer.device import cuda_bench, open_cuda
 from streamer.device.base import letterbox
@@ -62,6 +63,7 @@ def command(
         plan = live_bench.Plan(name, streams, viewers, seconds, rounds, soak * 60)
         _live(plan, settings_of(config_file, {}), as_json)
         return
+    check_input(name)
     source = Path(name)
     if not source.is_file():
         raise InputError(f"no such file: {source}")

@@ -11,6 +11,7 @@ from rich.progress import track
 from rich.table import Table
 
 from streamer import evaluate, models
+from streamer.cli.inputs import check_input
 from streamer.config import DetectPolicy
 from streamer.errors import ConfigError, OutputError
 
@@ -29,6 +30,7 @@ def command(
     """Measure detectors on labelled pictures: AP50, recall at the default threshold, time on one thread."""
     if turn not in (0, 90, 180, 270):
         raise ConfigError(f"pictures can be turned by 0, 90, 180 or 270 degrees, not by {turn}")
+    check_input(str(data))
     pictures = evaluate.read(data)[::every]
     policy = DetectPolicy(side=side, tiles=tiles)
     reports = []

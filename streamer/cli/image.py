@@ -12,8 +12,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from streamer.address import redacted_url
+from streamer.address import redacted_name
 from streamer.cli.flags import settings_of
+from streamer.cli.screen import shown
 from streamer.config import Style
 from streamer.errors import ConfigError, InputError, OutputError, StreamerError
 from streamer.image.api import mask
@@ -79,9 +80,9 @@ def command(
                 answer = _handed_over(job, masked, form, taken)
             except StreamerError as error:
                 failed += 1
-                bar.console.print(f"error: {job.name}: {error}", style="red", markup=False)
+                bar.console.print(f"error: {shown(f'{job.name}: {error}')}", style="red", markup=False)
                 if as_json:
-                    print(json.dumps({"input": job.name, "error": str(error)}), flush=True)
+                    print(json.dumps({"input": job.name, "error": shown(error)}), flush=True)
                 continue
             print(_line(job, answer, as_json, len(jobs) > 1), flush=True)
             if masked.picture.more:
@@ -116,7 +117,7 @@ def _jobs(inputs: list[str], output: Path | None) -> Iterator[_Job]:
     if several and to_file:
         raise ConfigError(f"several pictures need a folder after -o, not {output}")
     for text in inputs:
-        name = "picture" if text == "-" or len(text) > _LONGEST_SHOWN else redacted_url(text)
+        name = "picture" if text == "-" or len(text) > _LONGEST_SHOWN else _shown(text)
         if _is_folder(text):
             if output is None:
                 raise ConfigError(f"say with -o which folder the results go to: {text}")
@@ -182,6 +183,10 @@ def _file_of(image: str) -> Path | None:
         return path.resolve() if len(image) < _LONGEST_PATH and path.is_file() else None
     except (OSError, ValueError):
         return None
+
+
+def _shown(text: str) -> str:
+    return text if _file_of(text) is not None or _is_folder(text) else redacted_name(text)
 
 
 def _file_name(name: str) -> str:

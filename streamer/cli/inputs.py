@@ -1,11 +1,13 @@
 """Which files a command line means, and where their results go."""
 
 import glob
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from streamer.address import has_login, has_scheme, redacted_name, redacted_url
 from streamer.errors import ConfigError, InputError
 from streamer.image.picture import moves
 from streamer.media.encoders import CONTAINERS
@@ -28,12 +30,34 @@ class Input:
     below: Path = Path()  # the folders between the one that was named and the file
 
 
+def check_file(name: str | Path) -> None:
+    """Refuse an address and `-` where a file or a folder is meant. Raises ConfigError, which holds no secrets."""
+    text = str(name)
+    if text == "-":
+        raise ConfigError("standard input and output cannot be used here; name a file instead of -")
+    if has_scheme(text):
+        raise ConfigError(f"a file is needed here, addresses are for `streamer live`: {redacted_url(text)}")
+
+
+def check_input(name: str) -> None:
+    """`check_file` for what must be there already: also refuses an address whose scheme was left out."""
+    there = os.path.exists(name)  # noqa: PTH110 - `Path.exists` raises for names that no file can have
+    if not there or name == "-" or "://" in name:
+        check_file(name)
+    if not there and has_login(name):
+        raise ConfigError(
+            "no such file; an address, which `streamer live` takes, begins with rtsp:// or the like:"
+            f" {redacted_name(name)}"
+        )
+
+
 def find(name: str) -> Iterator[Input]:
     """The videos and pictures that a file, folder, glob or numbered sequence stands for; in folders, our own results
     are left out.
 
-    Raises InputError for a name that stands for nothing.
+    Raises InputError for a name that stands for nothing, and ConfigError for one that is an address or `-`.
     """
+    check_input(name)
     path = Path(name)
     if path.is_dir():
         found = [file for file in sorted(path.rglob("*")) if _is_ours_to_do(file)]

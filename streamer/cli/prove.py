@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streamer import config
+from streamer.cli.inputs import check_input
 from streamer.errors import ConfigError, OutputError
 from streamer.frame import Size
 from streamer.proof import harness, show
@@ -62,6 +63,7 @@ def command(
         return
     if data is None or only:
         raise ConfigError("give a FOLDER with annotated pictures, or --faults (and --only for some of them)")
+    check_input(str(data))
     plan = Plan(_size(size), clips, 2, frames, seed)
     base = config.load(config_file).model_dump(mode="json") if config_file is not None else {}
     variants = [Variant("defaults" if config_file is None else config_file.name, base)]

@@ -9,9 +9,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from streamer import pipeline
+from streamer.address import without_secrets
 from streamer.errors import StreamerError
 from streamer.pipeline import Engine, Job, Report
 from streamer.proof.verify import Leftover
+
+_UNSEEN = {code: ascii(chr(code))[1:-1] for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
+
+
+def shown(error: object) -> str:
+    """What an error says, in one line and without secrets: whatever was typed may be an address or an odd name."""
+    return without_secrets(str(error), *sys.argv[1:]).translate(_UNSEEN)
 
 
 class Screen:
@@ -98,6 +106,6 @@ class Screen:
 
     def failed(self, source: Path, error: StreamerError) -> None:
         """One of several inputs failed."""
-        self._console.print(f"error: {error}", style="red", markup=False)
+        self._console.print(f"error: {shown(error)}", style="red", markup=False)
         if not self._live and not self._quiet:
-            print(json.dumps({"input": str(source), "error": str(error)}), flush=True)
+            print(json.dumps({"input": str(source), "error": shown(error)}), flush=True)

@@ -19,6 +19,7 @@ from urllib.request import url2pathname
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.address import has_scheme, redacted_name
 from streamer.errors import InputError, RefusedError, TooLargeError, UnsupportedError
 from streamer.image.fetch import fetch
 from streamer.image.limits import ImageLimits
@@ -35,6 +36,7 @@ ImageInput = (
     | NDArray[Any]
 )
 
+_LONGEST_SHOWN = 200  # characters of a text that is no picture
 _LONGEST_NAME = 4096  # characters of a path; longer text is never looked up as one
 _MOST_ESCAPES = 1 << 16  # percent signs in a data: URI; more would hold up every other thread
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
@@ -119,7 +121,12 @@ def _from_text(text: str, access: Access) -> Source:
         return Source(decoded, "image")
     if access.folders is not None:
         raise InputError("the picture is neither a URL, nor base64, nor a file that may be read")
-    raise InputError(f"no such picture: {text[:200]}")
+    if len(text) > _LONGEST_NAME:
+        raise InputError("no such picture: the text is neither a file's name nor base64")
+    shown = redacted_name(text)[:_LONGEST_SHOWN]
+    if has_scheme(text):
+        raise InputError(f"pictures are fetched from http:// and https:// addresses only: {shown}")
+    raise InputError(f"no such picture: {shown}")
 
 
 def _existing(text: str) -> Path | None:

@@ -12,7 +12,7 @@ import av
 from av.codec.context import Flags, Flags2
 from av.codec.hwaccel import HWAccel
 
-from streamer.address import BARE_PASSWORD, has_bare_password, redacted_url, without_secrets
+from streamer.address import BARE_PASSWORD, has_bare_password, has_login, redacted_url, without_secrets
 from streamer.clock import SYSTEM, Clock
 from streamer.closing import Closing
 from streamer.errors import ConfigError, DeviceError, InputError
@@ -27,7 +27,6 @@ from streamer.tally import Tally
 _SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "srt", "udp", "rtp", "tcp", "http", "https")
 _NETWORK = re.compile(rf"^({'|'.join(_SCHEMES)})://", re.I)
 _SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://", re.I)
-_LOGIN = re.compile(r"^[^/]+:.*@")  # of an address whose scheme was left out
 _LISTEN = re.compile(r"^(?:rtmps?|tcp)://[^?]*\?(?:.*&)?listen(?:=1)?(?:&|$)", re.I)
 _TEXTS = frozenset({"concat", "imf", "tty"})  # formats of files that name others, or are shown as text
 _TICKS = Fraction(1, 90_000)
@@ -51,7 +50,7 @@ def check_source(url: str) -> None:
         raise ConfigError("a source is an address, a webcam's number or path, or a file")
     if _SCHEME.match(url) and not _NETWORK.match(url):
         raise ConfigError(f"a source's address begins with one of {', '.join(_SCHEMES)}: {redacted_url(url)}")
-    if not _SCHEME.match(url) and _LOGIN.match(url) and not is_there(url):
+    if not _SCHEME.match(url) and has_login(url) and not is_there(url):
         shown = url.rpartition("@")[2]
         raise ConfigError(f"a source's address begins with one of {', '.join(_SCHEMES)}: ***@{shown}")
     if has_bare_password(url):
