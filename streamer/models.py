@@ -66,18 +66,30 @@ class ModelSpec:
 
 
 def folder() -> Path:
-    """Where the user's own models lie: STREAMER_MODELS, or `streamer/models` in the user's data folder."""
+    """Where the user's own models lie: STREAMER_MODELS, or `streamer/models` in the user's data folder.
+
+    Raises ModelError for a user without a home.
+    """
     if named := os.environ.get("STREAMER_MODELS"):
         return Path(named)
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    try:
+        data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    except RuntimeError as error:
+        raise ModelError("this user has no home; name a folder for models in STREAMER_MODELS") from error
     return Path(data) / "streamer" / "models"
 
 
 def manifest() -> dict[str, Any]:
-    """The manifest's entries by name; those of the user's own manifest come on top. Raises ModelError."""
+    """The manifest's entries by name; those of the user's own manifest come on top. Raises ModelError.
+
+    A home that is not there or may not be entered, as a service's, has no manifest.
+    """
     entries = tomllib.loads(resources.path("models/manifest.toml").read_text(encoding="utf-8"))
-    own = folder() / "manifest.toml"
-    if own.is_file():
+    try:
+        own = folder() / "manifest.toml"
+    except ModelError:
+        return entries
+    if _is_there(own):
         try:
             entries |= tomllib.loads(own.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -97,7 +109,10 @@ def find(name: str) -> ModelSpec:
             f'"{name}" cannot be run: {entry.get("note", "its manifest entry names no decoder")}'
         )
     weights = _weights(name, entry)
-    found = hashlib.sha256(weights.read_bytes()).hexdigest()
+    try:
+        found = hashlib.sha256(weights.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ModelError(f'the weights of "{name}" cannot be read ({error.strerror}): {weights}') from error
     if found != entry["sha256"]:
         raise ModelError(f'the weights of "{name}" are damaged or altered; install them again: {weights}')
     try:
@@ -109,7 +124,8 @@ def find(name: str) -> ModelSpec:
 def fetch(name: str, *, accept_licence: bool) -> Path:
     """Download the weights of `name` into `folder()`, checked by hash; accepts its licence on the user's word.
 
-    Raises ModelError: licence not accepted, no URL or hash known, network, or another content than expected.
+    Raises ModelError: licence not accepted, no URL or hash known, network, another content than expected, or a folder
+    that cannot be written.
     """
     entry = _entry(name)
     if _bundled(entry):
@@ -117,20 +133,31 @@ def fetch(name: str, *, accept_licence: bool) -> Path:
     if not accept_licence:
         raise ModelError(f'"{name}" is under {entry["licence"]}; accept it with --accept-licence')
     target = folder() / str(entry["file"])
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if not target.is_file():
-        if "url" not in entry or "sha256" not in entry:
-            raise ModelError(f'"{name}" cannot be fetched: {_by_hand(entry)}')
-        data = _download(entry["url"])
-        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-            raise ModelError(
-                f'what came for "{name}" is not the file we know; nothing was kept: {entry["url"]}'
-            )
-        part = target.with_name(target.name + ".part")
-        part.write_bytes(data)
-        part.replace(target)
-    _accept(name, entry["licence"])
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not _is_there(target):
+            _put(target, name, entry)
+        _accept(name, entry["licence"])
+    except OSError as error:
+        raise ModelError(f"models cannot be kept there ({error.strerror}): {target.parent}") from error
     return target
+
+
+def _put(target: Path, name: str, entry: dict[str, Any]) -> None:
+    """Download the weights to `target`, under that name once they are whole and checked."""
+    if "url" not in entry or "sha256" not in entry:
+        raise ModelError(f'"{name}" cannot be fetched: {_by_hand(entry)}')
+    data = _download(entry["url"])
+    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        raise ModelError(f'what came for "{name}" is not the file we know; nothing was kept: {entry["url"]}')
+    part = target.with_name(target.name + ".part")
+    part.write_bytes(data)
+    part.replace(target)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is such a file that can be reached; `Path.is_file` raises for folders that may not be entered."""
+    return os.path.isfile(path)  # noqa: PTH113 - as said
 
 
 def _entry(name: str) -> dict[str, Any]:
@@ -154,7 +181,7 @@ def _weights(name: str, entry: dict[str, Any]) -> Path:
     path = folder() / str(entry["file"])
     if "sha256" not in entry:
         raise ModelError(f'"{name}" cannot be run: {_by_hand(entry)}')
-    if not path.is_file():
+    if not _is_there(path):
         way = f"run `streamer models fetch {name}`" if "url" in entry else _by_hand(entry)
         raise ModelError(f'the weights of "{name}" are not here; {way}: {path}')
     if _accepted().get(name) != entry["licence"]:
@@ -212,7 +239,7 @@ def _download(url: str) -> bytes:
 def _accepted() -> dict[str, str]:
     path = folder() / "accepted.json"
     try:
-        accepted: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        accepted: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if _is_there(path) else {}
     except (OSError, ValueError) as error:
         raise ModelError(f"the list of accepted licences cannot be read ({error}): {path}") from error
     return accepted

@@ -118,8 +118,14 @@ def engine_key(trt: Any, fingerprint: str, spec: ModelSpec, precision: Precision
 
 
 def cache_folder() -> Path:
-    """Where engines are kept: an engine can carry code, so DeviceError is raised if others may write there."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    """Where engines are kept: an engine can carry code, so DeviceError is raised if others may write there.
+
+    Raises OSError if there is no such folder and it cannot be made.
+    """
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise FileNotFoundError("this user has no home") from error
     folder = Path(base) / "streamer" / "engines"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     state = folder.stat()
