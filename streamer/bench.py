@@ -26,6 +26,7 @@ import numpy as np
 from streamer import channel, pipeline
 from streamer.config import Settings
 from streamer.device import cores
+from streamer.errors import StreamerError
 from streamer.media.encoders import RECIPES, Shape, codec_of, container_of, options_of, set_up
 from streamer.media.source import FileSource
 from streamer.pipeline import Job
@@ -199,7 +200,7 @@ def _in_a_process(
     finally:
         process.join()
     if isinstance(answer, str):
-        raise RuntimeError(f"the benchmark's case failed: {answer}")
+        raise StreamerError(f"the benchmark's case failed: {answer}")
     wall_s, cpu_s, peak_mib, extra = answer
     return wall_s, cpu_s, peak_mib, extra
 
@@ -226,7 +227,7 @@ def _measure(
 
 
 def _decode(source: Path, target: Path, settings: Settings) -> dict[str, float]:
-    with av.open(str(source)) as container:
+    with av.open(f"file:{source}") as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         for _ in container.decode(stream):
@@ -239,7 +240,7 @@ def _transcode(source: Path, target: Path, settings: Settings) -> dict[str, floa
         info = opened.info
     shape = Shape(info.size, info.time_base, info.rate, info.color, info.sample_aspect_ratio)
     codec = codec_of(container_of(target), settings.output)
-    with av.open(str(source)) as container, av.open(str(target), "w") as out:
+    with av.open(f"file:{source}") as container, av.open(f"file:{target}", "w") as out:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         encoded = out.add_stream(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from streamer import pipeline
 from streamer.config import settings_from
-from streamer.errors import ConfigError
+from streamer.errors import ConfigError, OutputError, StreamerError
 from streamer.pipeline import Engine, Job, Report
 
 WIDTH, HEIGHT, RATE, SECONDS = 1280, 720, 25, 6
@@ -34,8 +34,20 @@ class DemoResult:
 
 
 def run(folder: Path, engine: Engine | None = None) -> DemoResult:
-    """Make the clip, anonymize it, and write both with a before/after picture into `folder` (made if missing)."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Make the clip, anonymize it, and write both with a before/after picture into `folder` (made if missing).
+
+    Raises StreamerError, OutputError among them where the folder cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return _run(folder, engine)
+    except (OSError, av.error.FFmpegError) as error:
+        if isinstance(error, StreamerError):
+            raise
+        raise OutputError(f"the demo cannot be written ({error.strerror or error}): {folder}") from error
+
+
+def _run(folder: Path, engine: Engine | None) -> DemoResult:
     before, after, stills = folder / "before.mp4", folder / "after.mp4", folder / "before_after.png"
     make_clip(before)
     report = pipeline.run(
@@ -49,7 +61,7 @@ def make_clip(path: Path) -> None:
     """A street-like scene of six seconds in which a photographed face and a car with a drawn plate move."""
     person, car = portrait(), drawn_car("B 2417 KX")
     background = _background()
-    with av.open(str(path), "w") as container:
+    with av.open(f"file:{path}", "w") as container:
         stream = container.add_stream("libx264", rate=RATE, options={"crf": "18", "preset": "veryfast"})
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
@@ -112,11 +124,11 @@ def write_stills(before: Path, after: Path, target: Path, at: float = 0.55) -> N
     both = np.concatenate(
         [cv2.resize(picture, (800, 450), interpolation=cv2.INTER_AREA) for picture in pair], axis=1
     )
-    cv2.imwrite(str(target), both)
+    target.write_bytes(cv2.imencode(".png", both)[1].tobytes())  # OpenCV crashes over some names
 
 
 def _frame_at(path: Path, at: float) -> Picture:
-    with av.open(str(path)) as container:
+    with av.open(f"file:{path}") as container:
         wanted = int(RATE * SECONDS * at)
         for index, picture in enumerate(container.decode(video=0)):
             if index == wanted:

@@ -75,7 +75,7 @@ def main() -> NoReturn:
     except ConfigError as error:
         _say(f"error: {shown(error)}")
         sys.exit(USAGE)
-    except (StreamerError, NoThreadError) as error:
+    except (StreamerError, NoThreadError, OSError) as error:
         _say(f"error: {shown(error)}")
         sys.exit(FAILED)
     except KeyboardInterrupt:

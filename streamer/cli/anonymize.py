@@ -19,6 +19,7 @@ from streamer.image.picture import EXTENSIONS
 from streamer.image.result import ResultForm, hand_over
 from streamer.image.source import Access
 from streamer.media.sink import check_beside, check_target
+from streamer.media.source import check_regular
 from streamer.pipeline import Engine, Job
 from streamer.proof.verify import verify as look_again
 
@@ -110,7 +111,7 @@ def command(
     for job in jobs:
         try:
             batch.run(job)
-        except StreamerError as error:
+        except (StreamerError, OSError) as error:
             if count == 1:
                 raise
             batch.failed(job.source, error)
@@ -184,7 +185,7 @@ class _Batch:
             self._screen.verified(job, left)
             self.leftovers += len(left)
 
-    def failed(self, source: Path, error: StreamerError) -> None:
+    def failed(self, source: Path, error: StreamerError | OSError) -> None:
         """One of several inputs failed: it is told and the others go on."""
         self._screen.failed(source, error)
         self.failures += 1
@@ -196,6 +197,7 @@ def anonymize_picture(job: Job, settings: Settings) -> dict[str, Any]:
         check_target(job.source, job.target, overwrite=job.overwrite)
     if job.objects is not None:
         check_beside(job.objects, [job.source, *([job.target] if job.target is not None else [])])
+    check_regular(job.source)
     try:
         data = job.source.read_bytes()
     except OSError as error:

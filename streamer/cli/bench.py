@@ -18,10 +18,10 @@ from streamer.cli.inputs import check_input
 from streamer.config import Settings
 from streamer.device import cuda_bench, open_cuda
 from streamer.device.base import letterbox
-from streamer.errors import ConfigError, InputError
+from streamer.errors import ConfigError
 from streamer.frame import Frame
 from streamer.image.timing import time_image
-from streamer.media.source import FileSource
+from streamer.media.source import FileSource, check_regular
 from streamer.tally import Tally
 
 _FEWEST_PICTURES = 20  # a picture is quick, and one round says little
@@ -65,8 +65,7 @@ def command(
         return
     check_input(name)
     source = Path(name)
-    if not source.is_file():
-        raise InputError(f"no such file: {source}")
+    check_regular(source)
     if device not in ("cpu", "cuda"):
         raise ConfigError(f"--device is cpu or cuda here, not {device}")
     if device == "cuda":

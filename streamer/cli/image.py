@@ -113,7 +113,7 @@ class _Job:
 
 def _jobs(inputs: list[str], output: Path | None) -> Iterator[_Job]:
     several = len(inputs) > 1 or _is_folder(inputs[0])
-    to_file = output is not None and not output.is_dir() and output.suffix.lower() in _FORMATS
+    to_file = output is not None and not output.is_dir() and output.suffix.lower() in PICTURES
     if several and to_file:
         raise ConfigError(f"several pictures need a folder after -o, not {output}")
     for text in inputs:

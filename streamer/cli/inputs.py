@@ -58,8 +58,18 @@ def find(name: str) -> Iterator[Input]:
     Raises InputError for a name that stands for nothing, and ConfigError for one that is an address or `-`.
     """
     check_input(name)
+    try:
+        yield from _found(name)
+    except OSError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"cannot be read ({error.strerror}): {name}") from error
+
+
+def _found(name: str) -> Iterator[Input]:
     path = Path(name)
     if path.is_dir():
+        next(path.iterdir(), None)  # raises where `rglob` finds nothing without a word
         found = [file for file in sorted(path.rglob("*")) if _is_ours_to_do(file)]
         if not found:
             raise InputError(f"no videos or pictures in the folder: {path}")

@@ -1,6 +1,7 @@
 """What a run of the command line shows: a bar on a terminal, one JSON line per file elsewhere."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ _UNSEEN = {code: ascii(chr(code))[1:-1] for code in (*range(32), *range(127, 160
 
 def shown(error: object) -> str:
     """What an error says, in one line and without secrets: whatever was typed may be an address or an odd name."""
+    if (
+        isinstance(error, OSError) and error.filename is not None
+    ):  # the system's own, which gives numbers first
+        return shown(f"{error.strerror}: {os.fsdecode(error.filename)}")
     return without_secrets(str(error), *sys.argv[1:]).translate(_UNSEEN)
 
 
@@ -104,7 +109,7 @@ class Screen:
             found = [item.as_dict() for item in left]
             print(json.dumps({"verified": str(job.target), "left": found}), flush=True)
 
-    def failed(self, source: Path, error: StreamerError) -> None:
+    def failed(self, source: Path, error: StreamerError | OSError) -> None:
         """One of several inputs failed."""
         self._console.print(f"error: {shown(error)}", style="red", markup=False)
         if not self._live and not self._quiet:

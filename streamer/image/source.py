@@ -143,7 +143,10 @@ def _from_path(path: Path, access: Access) -> Source:
         raise RefusedError("this path may not be read here; send the picture itself")
     try:
         if not path.is_file():
-            raise InputError(f"no such picture: {path}" if access.folders is None else "no such picture")
+            if access.folders is not None:
+                raise InputError("no such picture")
+            what = "is no regular file" if path.exists() else "no such picture"
+            raise InputError(f"{what}: {path}")
         with path.open("rb") as file:
             return Source(_bounded(file.read(access.limits.max_bytes + 1), access.limits), path.name)
     except PermissionError as error:

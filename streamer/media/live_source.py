@@ -350,7 +350,7 @@ def _target(spec: LiveSpec) -> tuple[str, str | None, dict[str, str]]:
     if spec.kind == "file":
         if not is_there(spec.url):
             raise InputError(f"no such file: {spec.url}")
-        return spec.url, None, {}
+        return f"file:{spec.url}", None, {}  # else 12:30.mp4 is a protocol
     options: dict[str, Any] = {"fflags": "+discardcorrupt+nobuffer", "analyzeduration": "1000000"}
     if spec.url.lower().startswith("rtsp"):
         options |= {"rtsp_transport": spec.transport, "timeout": str(round(spec.read_s * 1e6))}

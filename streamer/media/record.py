@@ -167,7 +167,7 @@ def _put_under_name(part: Path) -> bool:
 
 def _holds_pictures(path: Path) -> bool:
     try:
-        with av.open(str(path), format="mp4") as container:
+        with av.open(f"file:{path}", format="mp4") as container:
             return any(packet.size for packet in container.demux(video=0))
     except (av.error.FFmpegError, ValueError, IndexError):
         return False

@@ -1,5 +1,6 @@
 """A video file as an iterator: our frames, in order, with the packets of the other streams between them."""
 
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -30,6 +31,14 @@ _MOST_SOUND = 64 << 20  # bytes of packets before the first picture, which the o
 _LISTS = frozenset({"concat", "dash", "imf"})  # formats of texts that name other files
 _COUNT_DECODED = {("avi", "h264"), ("avi", "hevc")}  # FFmpeg's pts of these follow the order of decoding
 _LEAPING = frozenset({"mpeg", "mpegts"})  # formats whose clock may be set anew on the way
+_CAMERAS = "cameras are for `streamer live`"
+_KINDS = {
+    stat.S_IFDIR: "is a folder, not a file",
+    stat.S_IFIFO: "is a pipe, and a regular file is needed",  # which is read more than once, and from its end
+    stat.S_IFSOCK: "is a socket, and a regular file is needed",
+    stat.S_IFCHR: f"is a device, and a regular file is needed ({_CAMERAS})",
+    stat.S_IFBLK: f"is a device, and a regular file is needed ({_CAMERAS})",
+}
 _BOTTOM_FIRST = (3, 5)  # AV_FIELD_BB, AV_FIELD_BT
 
 
@@ -87,6 +96,7 @@ class FileSource(Closing):
         self._gpu = device.video if device is not None else None
         self.decoding = hardware.ON_CORES
         if self._gpu is not None:
+            check_regular(path)
             answer = hardware.try_file(path)
             self.decoding = answer.reason
             self._gpu = self._gpu if answer.works else None
@@ -393,11 +403,22 @@ class FileSource(Closing):
                 yield frame_from_picture(picture, timing, self._size)
 
 
+def check_regular(path: Path) -> None:
+    """Refuse what is no regular file before it is opened: a pipe would wait for its writer. Raises InputError."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        raise InputError(f"no such file: {path}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read ({getattr(error, 'strerror', error)}): {path}") from error
+    if kind := _KINDS.get(stat.S_IFMT(mode)):
+        raise InputError(f"{kind}: {path}")
+
+
 def open_input(path: Path) -> av.container.InputContainer:
     """The file opened by PyAV. Raises InputError with one line that says what is wrong."""
+    check_regular(path)
     try:
-        if path.is_dir():
-            raise InputError(f"is a folder, not a file: {path}")
         if path.stat().st_size == 0:
             raise InputError(f"the file is empty: {path}")
         return av.open(f"file:{path}", metadata_errors="replace")  # else 12:30.mp4 is a protocol
@@ -434,4 +455,4 @@ def _upright_aspect(aspect: Fraction | None, turn: int) -> Fraction:
     return Fraction(1) / aspect if turn in (90, 270) else Fraction(aspect)
 
 
-__all__ = ["AudioPacket", "FileSource", "PacketGop", "VideoInfo", "open_input"]
+__all__ = ["AudioPacket", "FileSource", "PacketGop", "VideoInfo", "check_regular", "open_input"]

@@ -135,6 +135,8 @@ def _write_still(frame: Frame, found: Detections, path: Path) -> None:
     small = cv2.resize(frame.luma, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     for x0, y0, x1, y1 in (found.boxes * scale).round().astype(int).tolist():
         cv2.rectangle(small, (x0, y0), (x1, y1), 255, 1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), small):
-        raise OutputError(f"the still cannot be written: {path}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cv2.imencode(path.suffix, small)[1].tobytes())  # OpenCV crashes over some names
+    except OSError as error:
+        raise OutputError(f"the still cannot be written ({error.strerror}): {path}") from error

@@ -1,12 +1,19 @@
 """What is typed where a file is meant: addresses with passwords, `-`, things that are no files, odd names."""
 
 import json
+import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import pytest
 
+from streamer import demo
 from streamer.cli import main
+from streamer.errors import InputError
+from streamer.media.live_source import LiveSource, LiveSpec
+from streamer.tally import Tally
 from tests import clips
 from tests.clips import Clip
 
@@ -131,3 +138,127 @@ def test_a_file_that_is_there_is_no_address(cli: Cli, tmp_path: Path) -> None:
         code, out, errors = cli("anonymize", name, "--dry-run")
         assert code == 0, errors
         assert json.loads(out)["input"] == name
+
+
+@pytest.fixture
+def special(tmp_path: Path) -> dict[str, Path]:
+    """Things with names that are no regular files, by what they are."""
+    found = {"pipe": tmp_path / "p.mp4", "picture": tmp_path / "p.jpg", "device": Path("/dev/null")}
+    for name in ("pipe", "picture"):
+        os.mkfifo(found[name])
+    found["socket"] = tmp_path / "s.mp4"
+    with socket.socket(socket.AF_UNIX) as ear:
+        ear.bind(os.path.relpath(found["socket"]))  # short enough for a socket's name
+    return found
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("command", ["anonymize", "bench"])
+def test_what_is_no_regular_file_is_called_what_it_is(
+    cli: Cli, special: dict[str, Path], command: str
+) -> None:
+    for kind, path in special.items():
+        code, out, errors = cli(command, path)
+        assert (code, out) == (1, "")
+        assert one_line(errors), errors
+        assert f"is a {'pipe' if kind == 'picture' else kind}, and a regular file is needed" in errors
+
+
+@pytest.mark.timeout(30)
+def test_a_pipe_among_others_fails_alone(cli: Cli, special: dict[str, Path]) -> None:
+    code, out, errors = cli("anonymize", special["pipe"], special["picture"], "in.mp4", "--dry-run")
+    assert code == 1
+    assert ["error" in json.loads(line) for line in out.splitlines()] == [True, True, False]
+    assert "2 of 3 inputs failed" in errors
+    assert cli("image", special["picture"])[0] == 1
+
+
+def test_the_objects_do_not_replace_a_device(cli: Cli, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "o.jsonl")
+    code, _, errors = cli("anonymize", "in.mp4", "--dry-run", "--objects", "o.jsonl")
+    assert code == 2, errors
+    assert one_line(errors), errors
+    assert (tmp_path / "o.jsonl").is_fifo()
+
+
+LONG = 300 * "a"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        f"anonymize {LONG}.mp4",
+        f"anonymize in.mp4 -o {LONG}.mp4",
+        f"anonymize in.mp4 -o {LONG}",
+        f"anonymize in.mp4 --objects {LONG}",
+        f"anonymize in.mp4 --report {LONG}",
+        f"bench {LONG}.mp4",
+        f"eval {LONG}",
+        f"prove {LONG}",
+        f"demo -o {LONG}",
+        "demo -o in.mp4",
+        "demo -o in.mp4/x",
+        "anonymize in.mp4 -o in.mp4/x",
+        "anonymize in.mp4 -o in.mp4/x.mp4",
+        "anonymize broken.mp4",
+        "anonymize none\nline.mp4",
+        "anonymize none\udcff.mp4",
+        "anonymize no\x1b[31m.mp4",
+        "image no\x1b[31m.png",
+        "bench text.mp4 --rounds 1",
+    ],
+)
+def test_odd_names_and_places_are_one_line(cli: Cli, tmp_path: Path, arguments: str) -> None:
+    (tmp_path / "broken.mp4").symlink_to("/nowhere")
+    (tmp_path / "text.mp4").write_text("no video")
+    code, out, errors = cli(*arguments.split(" "))
+    assert (code, out) == (1, "")
+    assert one_line(errors), errors
+    assert errors.startswith("error: ")
+    assert "\x1b[31m" not in errors
+
+
+def test_an_input_that_no_file_can_be_called_fails_alone(cli: Cli) -> None:
+    code, out, errors = cli("anonymize", f"{LONG}.mp4", f"{244 * 'b'}.mp4", "in.mp4", "--dry-run")
+    assert code == 1
+    assert len(out.splitlines()) == 3
+    assert "2 of 3 inputs failed" in errors
+
+
+def test_a_folder_that_may_not_be_looked_into_is_not_called_empty(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    code, _, errors = cli("anonymize", tmp_path)
+    assert code == 1
+    assert "Permission denied" in errors
+
+
+def test_a_picture_is_not_written_under_the_name_of_another_format(cli: Cli, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "p.png"), clips.texture(0, 128, 96))
+    code, _, errors = cli("image", "p.png", "-o", "q.webp")
+    assert code == 1
+    assert "PNG" in errors
+    assert not (tmp_path / "q.webp").exists()
+
+
+def test_a_name_with_a_colon_is_no_protocol(cli: Cli, tmp_path: Path) -> None:
+    name = "12:30.mp4"
+    (tmp_path / "in.mp4").rename(name)
+    with LiveSource(LiveSpec(name), tally=Tally()) as source:
+        assert len(list(source)) == 3
+    code, _, errors = cli("bench", name, "--rounds", "1")
+    assert code == 0, errors
+
+
+def test_the_stills_of_the_demo_take_any_name(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/a:\xff"))
+    folder.mkdir()
+    clip = clips.make(folder / "in.mp4", Clip(frames=90))
+    demo.write_stills(clip, clip, folder / "stills.png")
+    assert (folder / "stills.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(InputError):
+        LiveSource(LiveSpec(str(folder / "none.mp4")), tally=Tally())
