@@ -18,8 +18,8 @@ from streamer.image.limits import ImageLimits
 from streamer.image.picture import EXTENSIONS
 from streamer.image.result import ResultForm, hand_over
 from streamer.image.source import Access
+from streamer.media.opening import check_regular
 from streamer.media.sink import check_beside, check_target
-from streamer.media.source import check_regular
 from streamer.pipeline import Engine, Job
 from streamer.proof.verify import verify as look_again
 

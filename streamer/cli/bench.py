@@ -21,7 +21,8 @@ from streamer.device.base import letterbox
 from streamer.errors import ConfigError
 from streamer.frame import Frame
 from streamer.image.timing import time_image
-from streamer.media.source import FileSource, check_regular
+from streamer.media.opening import check_regular
+from streamer.media.source import FileSource
 from streamer.tally import Tally
 
 _FEWEST_PICTURES = 20  # a picture is quick, and one round says little

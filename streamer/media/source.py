@@ -1,6 +1,5 @@
 """A video file as an iterator: our frames, in order, with the packets of the other streams between them."""
 
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -17,8 +16,10 @@ from streamer.errors import InputError, RedactionError
 from streamer.frame import Color, Frame, Size
 from streamer.media import hardware
 from streamer.media.beginning import Preroll, beginning_of
-from streamer.media.gop import GopCutter, PacketGop
+from streamer.media.display import DisplayTimes, usual_step
+from streamer.media.gop import GopCutter
 from streamer.media.mp4 import movies
+from streamer.media.opening import check_regular, open_input
 from streamer.media.picture import Timing, frame_from_picture, is_mirrored, turn_of
 from streamer.media.syntax import SYNTAXES
 from streamer.media.timeline import Timeline
@@ -29,16 +30,7 @@ _TELLS_OF_DAMAGE = frozenset({"h264"})  # FFmpeg's own decoders that mark concea
 _PQ, _HLG = 16, 18
 _MOST_SOUND = 64 << 20  # bytes of packets before the first picture, which the output's header waits for
 _LISTS = frozenset({"concat", "dash", "imf"})  # formats of texts that name other files
-_COUNT_DECODED = {("avi", "h264"), ("avi", "hevc")}  # FFmpeg's pts of these follow the order of decoding
 _LEAPING = frozenset({"mpeg", "mpegts"})  # formats whose clock may be set anew on the way
-_CAMERAS = "cameras are for `streamer live`"
-_KINDS = {
-    stat.S_IFDIR: "is a folder, not a file",
-    stat.S_IFIFO: "is a pipe, and a regular file is needed",  # which is read more than once, and from its end
-    stat.S_IFSOCK: "is a socket, and a regular file is needed",
-    stat.S_IFCHR: f"is a device, and a regular file is needed ({_CAMERAS})",
-    stat.S_IFBLK: f"is a device, and a regular file is needed ({_CAMERAS})",
-}
 _BOTTOM_FIRST = (3, 5)  # AV_FIELD_BB, AV_FIELD_BT
 
 
@@ -123,14 +115,12 @@ class FileSource(Closing):
             self._bytes = self.path.stat().st_size
             self._read = 0  # whole packets of the video
             self._demuxed = self._packets()
-            step = self._step(self.stream.time_base or Fraction(1, 90_000))
+            step = usual_step(self.stream, self.stream.time_base or Fraction(1, 90_000))
             self._beginning = beginning_of(self._container, self.stream, self._demuxed, step)
             leaps = self._container.format.name in _LEAPING
             self._timeline = Timeline(self.stream.index, self._beginning.shift, leaps=leaps)
             self._preroll = Preroll()
-            self._last_pts: int | None = None
-            self._counts_decoded = (self._container.format.name, self._context.name) in _COUNT_DECODED
-            self._reordering = 0  # from the decoding of the first picture to its display
+            self._times = DisplayTimes(self._container, self.stream, self._beginning.first_pts, self._tally)
             self._frames = 0
             self._size: Size | None = None
             self._raw = (0, 0)
@@ -328,7 +318,7 @@ class FileSource(Closing):
             return []
 
     def _own(self, picture: av.VideoFrame) -> Frame:
-        timing = self._timing(picture)
+        timing = self._times.of(picture, self._frames)
         if self._gpu is not None and hardware.suits(picture, self._size):
             return hardware.frame_on_gpu(picture, timing, self._gpu)
         return frame_from_picture(picture, timing, self._size)
@@ -351,30 +341,6 @@ class FileSource(Closing):
                 frame = replace(frame, gop=gop)
             self._frames += 1
             yield frame
-
-    def _timing(self, picture: av.VideoFrame) -> Timing:
-        base = picture.time_base or self.stream.time_base or Fraction(1, 90_000)
-        step = self._step(base)
-        pts = self._displayed(picture, step) if self._counts_decoded else picture.pts
-        if pts is None or (self._last_pts is not None and pts <= self._last_pts):
-            pts = (self._beginning.first_pts or 0) if self._last_pts is None else self._last_pts + step
-            self._tally.events["time stamps mended"] += 1
-        self._last_pts = pts
-        return Timing(self._frames, pts, base, picture.duration or step)
-
-    def _step(self, base: Fraction) -> int:
-        return max(1, round(1 / (base * (self.stream.average_rate or self.stream.guessed_rate or 25))))
-
-    def _displayed(self, picture: av.VideoFrame, step: int) -> int:
-        """When a picture is shown of which it is only known when it was decoded; see `_COUNT_DECODED`.
-
-        Pictures come out in display order, each with the `dts` of the packet behind which it came, none at the end.
-        """
-        if self._last_pts is None:
-            self._reordering = (picture.pts or 0) - (picture.dts or 0)
-        if picture.dts is None:
-            return (picture.pts or 0) if self._last_pts is None else self._last_pts + step
-        return picture.dts + self._reordering
 
     def _decode_again(self, packets: list[av.Packet], first_index: int, strict: bool) -> Iterator[Frame]:
         context = av.VideoCodecContext.create(self._context.name, "r")
@@ -403,35 +369,6 @@ class FileSource(Closing):
                 yield frame_from_picture(picture, timing, self._size)
 
 
-def check_regular(path: Path) -> None:
-    """Refuse what is no regular file before it is opened: a pipe would wait for its writer. Raises InputError."""
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError as error:
-        raise InputError(f"no such file: {path}") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read ({getattr(error, 'strerror', error)}): {path}") from error
-    if kind := _KINDS.get(stat.S_IFMT(mode)):
-        raise InputError(f"{kind}: {path}")
-
-
-def open_input(path: Path) -> av.container.InputContainer:
-    """The file opened by PyAV. Raises InputError with one line that says what is wrong."""
-    check_regular(path)
-    try:
-        if path.stat().st_size == 0:
-            raise InputError(f"the file is empty: {path}")
-        return av.open(f"file:{path}", metadata_errors="replace")  # else 12:30.mp4 is a protocol
-    except FileNotFoundError as error:
-        raise InputError(f"no such file: {path}") from error
-    except av.error.FFmpegError as error:
-        raise InputError(f"not a video that can be read ({error.strerror or error}): {path}") from error
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"cannot be read ({error}): {path}") from error
-
-
 def _picture_refusal(picture: av.VideoFrame, frame: Frame) -> str | None:
     if turn_of(picture) or is_mirrored(picture):
         return "the source is rotated"
@@ -453,6 +390,3 @@ def _upright_aspect(aspect: Fraction | None, turn: int) -> Fraction:
     if not aspect:
         return Fraction(1)
     return Fraction(1) / aspect if turn in (90, 270) else Fraction(aspect)
-
-
-__all__ = ["AudioPacket", "FileSource", "PacketGop", "VideoInfo", "check_regular", "open_input"]
