@@ -108,6 +108,8 @@ def decode(data: bytes, limits: ImageLimits) -> Picture:
 def moves(path: Path) -> bool:
     """Whether a file is a GIF, PNG or WebP of several pictures, which show one after the other."""
     try:
+        if not path.is_file():  # a pipe would wait for its writer
+            return False
         with Image.open(path, formats=_MOVING) as image:
             return _has_more(image)
     except Exception:  # noqa: BLE001 - what is broken is told where it is decoded
