@@ -48,6 +48,19 @@ def grow(boxes: Boxes, share: float) -> Boxes:
     return np.concatenate([boxes[:, :2] - half, boxes[:, 2:] + half], axis=1).astype(np.float32)
 
 
+def turn(boxes: Boxes, width: float, height: float, quarters: int) -> Boxes:
+    """Where boxes of a picture of that size lie once it is turned by `quarters`, counterclockwise (as by `np.rot90`).
+
+    >>> turn(np.array([[6, 1, 9, 2]], np.float32), 10, 4, 1).tolist()
+    [[1.0, 1.0, 2.0, 4.0]]
+    """
+    for quarter in range(quarters % 4):
+        x0, y0, x1, y1 = boxes.T
+        wide = height if quarter % 2 else width
+        boxes = np.column_stack([y0, wide - x1, y1, wide - x0])
+    return boxes
+
+
 def nms(boxes: Boxes, scores: NDArray[np.float32], limit: float) -> NDArray[np.intp]:
     """Indices that greedy non-maximum suppression keeps, best score first; overlaps above `limit` IoU go.
 

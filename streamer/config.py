@@ -48,7 +48,7 @@ class MaskPolicy(_Part):
     """What a mask looks like. Strength is relative to the masked box, never a pixel count."""
 
     style: Style = Style.BLUR
-    margin: Annotated[float, Field(ge=0, le=2)] = 0.15  # share of each side added around a detected box
+    margin: Annotated[float, Field(ge=0, le=2)] = 0.2  # share of each side added around a detected box
     cells: Annotated[int, Field(ge=1, le=6)] = 1  # effective cells across the short side of a face's mask
     soft_edge: Annotated[float, Field(ge=0, le=1)] = (
         0.12  # width of the soft edge outside, share of short side
@@ -67,6 +67,7 @@ class DetectPolicy(_Part):
     every: Annotated[int, Field(ge=1, le=60)] | Literal["auto"] = "auto"  # frames between runs
     side: Annotated[int, Field(ge=128, le=4096)] = 960  # long side of the detector's view in pixels
     tiles: bool = False  # also look at overlapping tiles of the full picture (4K, small faces)
+    turned: bool = False  # also look at the picture turned by quarters (people who lie, cameras on ceilings)
     runtime: Runtime = "onnxruntime"  # of networks on the CPU; openvino needs the extra of that name
     precision: Precision = "fp32"  # of networks on the GPU; the CPU always computes in fp32
 

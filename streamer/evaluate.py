@@ -145,12 +145,7 @@ def milliseconds(spec: ModelSpec) -> float:
 
 def turned(picture: Labelled, width: int, height: int, quarters: int) -> Labelled:
     """What is in a picture of that size once it is turned by `quarters`, counterclockwise."""
-    boxes = picture.boxes
-    for quarter in range(quarters % 4):
-        x0, y0, x1, y1 = boxes.T
-        wide = height if quarter % 2 else width
-        boxes = np.column_stack([y0, wide - x1, y1, wide - x0])
-    return replace(picture, boxes=boxes)
+    return replace(picture, boxes=geometry.turn(picture.boxes, width, height, quarters))
 
 
 def _image(file: Path) -> NDArray[np.uint8]:

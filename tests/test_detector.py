@@ -15,6 +15,7 @@ from streamer.detection import Label
 from streamer.detector import Detector, join, suppress, tiles
 from streamer.device.base import Letterbox, Session, Tensor
 from streamer.device.cpu import CpuDevice
+from streamer.errors import ConfigError
 from streamer.frame import Frame, Size
 from streamer.models import Large, ModelSpec
 from tests.fakes import noise_frame
@@ -106,6 +107,40 @@ def test_a_large_view_is_followed_by_an_overview_of_which_only_large_and_sure_bo
     assert np.allclose(found.boxes, [[60, 60, 360, 360]])
     detector(noise_frame(0, Size(960, 540)), share=0.8)
     assert len(device.views) == 3, "a view that shrank below the limit needs none"
+
+
+class _WideOnly(CpuDevice):
+    """A CPU whose network finds what is bright, if it is wider than high."""
+
+    def load(self, spec: ModelSpec, side: int) -> Session:
+        def session(batch: Tensor) -> Sequence[np.ndarray]:
+            rows, columns = np.nonzero(batch[0, 0] > 200)
+            x0, y0, x1, y1 = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+            wide = x1 - x0 > y1 - y0
+            return [np.array([[0, x0, y0, x1, y1, 0, 0.9]] if wide else [], np.float32).reshape(-1, 7)]
+
+        return session
+
+
+@pytest.mark.parametrize("box", [(40, 20, 60, 90), (250, 100, 270, 170)])
+def test_turned_looks_find_what_lies_on_its_side_where_it_lies(box: tuple[int, int, int, int]) -> None:
+    frame = noise_frame(0, Size(320, 180))
+    frame.luma[:], frame.chroma[:] = 60, 128
+    x0, y0, x1, y1 = box
+    frame.luma[y0:y1, x0:x1] = 235
+    upright, turned = (
+        Detector(SPEC, _WideOnly(), DetectPolicy(side=320, turned=also), Hide.EVERYTHING)(frame)
+        for also in (False, True)
+    )
+    assert len(upright) == 0
+    assert turned.boxes.tolist() == [list(map(float, box))]
+
+
+def test_turned_looks_are_refused_where_they_cannot_be() -> None:
+    device = _WideOnly()
+    device.name = "cuda:0"
+    with pytest.raises(ConfigError, match="CPU only"):
+        Detector(SPEC, device, DetectPolicy(turned=True), Hide.EVERYTHING)
 
 
 def test_nms_keeps_the_best_of_each_class() -> None:

@@ -69,6 +69,10 @@ def command(
         Literal["fp32", "fp16"] | None, typer.Option(help="Of the network on a GPU.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Detector of the manifest.")] = None,
+    turned: Annotated[
+        bool,
+        typer.Option("--turned", help="Also look for faces that lie on their side: four times the work."),
+    ] = False,
     config_file: Annotated[Path | None, typer.Option("--config", help="Settings as TOML.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace results that exist.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")] = False,
@@ -89,6 +93,7 @@ def command(
             "every": _every(detect_every),
             "model": model,
             "precision": precision,
+            "turned": turned or None,
         },
         "track": {"look_ahead_s": look_ahead},
         "output": {

@@ -21,6 +21,7 @@ def command(
     model: Annotated[list[str] | None, typer.Option(help="Detector of the manifest; again for more.")] = None,
     side: Annotated[int, typer.Option(help="Long side of the network's input.", min=128, max=4096)] = 640,
     tiles: Annotated[bool, typer.Option("--tiles", help="Also look at tiles.")] = False,
+    turned: Annotated[bool, typer.Option("--turned", help="Also look at the picture turned.")] = False,
     every: Annotated[int, typer.Option(help="Take each n-th picture only.", min=1)] = 1,
     turn: Annotated[
         int, typer.Option(help="Turn the pictures counterclockwise: 0, 90, 180 or 270 degrees.")
@@ -32,7 +33,7 @@ def command(
         raise ConfigError(f"pictures can be turned by 0, 90, 180 or 270 degrees, not by {turn}")
     check_input(str(data))
     pictures = evaluate.read(data)[::every]
-    policy = DetectPolicy(side=side, tiles=tiles)
+    policy = DetectPolicy(side=side, tiles=tiles, turned=turned)
     reports = []
     for name in model or ["fast"]:
         spec = models.find(name)

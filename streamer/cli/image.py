@@ -45,6 +45,10 @@ def command(
     margin: Annotated[float | None, typer.Option(help="Share of each side added around a box.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Score from which a box is hidden, 0 to 1.")] = None,
     model: Annotated[str | None, typer.Option(help="Detector of the manifest.")] = None,
+    turned: Annotated[
+        bool,
+        typer.Option("--turned", help="Also look for faces that lie on their side: four times the work."),
+    ] = False,
     result: Annotated[str, typer.Option(help="path, url, base64, buffer or array.")] = "path",
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File or folder for the results of --result path.")
@@ -66,7 +70,7 @@ def command(
     flags = {
         "hide": None if hide is None else hide_from(hide),
         "mask": {"style": style, "margin": margin},
-        "detect": {"threshold": threshold, "model": model},
+        "detect": {"threshold": threshold, "model": model, "turned": turned or None},
     }
     settings = settings_of(config_file, flags)
     access = Access(ImageLimits(private_urls=private_urls))
