@@ -62,7 +62,9 @@ class Detector:
         Raises ConfigError for turned looks on another device than the CPU.
         """
         if policy.turned and device.name != "cpu":
-            raise ConfigError("detect.turned works on the CPU only: add --device cpu")
+            raise ConfigError(
+                'detect.turned works on the CPU only: --device cpu, or device = "cpu" in the settings'
+            )
         self.spec = spec
         self.thresholds = {
             label: policy.threshold or spec.thresholds[label] for label in spec.labels if label in hide.labels

@@ -90,7 +90,8 @@ KNOWN = {
     "proof/verify.py:verify": {"luma"},  # compared in memory
     "proof/verify.py:_write_still": {
         "luma",
-        "imwrite",
+        "imencode",
+        "tobytes",
     },  # of the output, with what was found masked once more
     "bench.py:_transcode": {
         "mux"
