@@ -12,7 +12,7 @@ from streamer import boxes as geometry
 from streamer import detection, models
 from streamer.config import DetectPolicy, Hide
 from streamer.detection import Label
-from streamer.detector import Detector, join, suppress, tiles
+from streamer.detector import TURNED_SHARE, Detector, join, suppress, tiles
 from streamer.device.base import Letterbox, Session, Tensor
 from streamer.device.cpu import CpuDevice
 from streamer.errors import ConfigError
@@ -134,6 +134,7 @@ def test_turned_looks_find_what_lies_on_its_side_where_it_lies(box: tuple[int, i
     )
     assert len(upright) == 0
     assert turned.boxes.tolist() == [list(map(float, box))]
+    assert turned.scores.tolist() == pytest.approx([0.9 * TURNED_SHARE])
 
 
 def test_turned_looks_are_refused_where_they_cannot_be() -> None:
