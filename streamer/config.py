@@ -113,7 +113,7 @@ def settings_from(values: dict[str, Any], *, origin: str = "the settings") -> Se
 def load(path: Path, overrides: dict[str, Any] | None = None) -> Settings:
     """Settings from a TOML file, with nested `overrides` laid on top. Raises ConfigError."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration ({error.strerror}): {path}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
