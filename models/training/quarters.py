@@ -9,6 +9,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer import boxes as geometry
+
 from .teacher import Lesson
 
 SHARES = (0.84, 0.06, 0.04, 0.06)  # of the samples that are turned by 0, 1, 2 and 3 quarters
@@ -31,9 +33,7 @@ def turned_boxes(boxes: NDArray[np.float32], turns: list[int], side: int) -> NDA
     turned = boxes.copy()
     for image, turn in enumerate(turns):
         of_image = boxes[:, 0] == image
-        for _ in range(turn):
-            x0, y0, x1, y1 = turned[of_image, 2:].T
-            turned[of_image, 2:] = np.column_stack([y0, side - x1, y1, side - x0])
+        turned[of_image, 2:] = geometry.turn(boxes[of_image, 2:], side, side, turn)
     return turned
 
 
