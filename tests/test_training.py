@@ -85,7 +85,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _settings(packed: Path, out: Path) -> loop.Settings:
-    plan = batches.Plan(pack=packed, seed=3, samples=64, micro_batch=2, micro_batches=2)
+    plan = batches.Plan(pack=packed, seed=3, samples=64, micro_batch=2, micro_batches=2, turned=0.5)
     return loop.Settings(model="fast", out=out, plan=plan)
 
 
@@ -202,10 +202,11 @@ def test_a_turned_sample_keeps_its_boxes_and_lessons_on_its_pixels() -> None:
 
 
 def test_samples_are_turned_as_often_as_it_says() -> None:
-    turns = [quarters.drawn(3, (index,)) for index in range(4000)]
+    turns = [quarters.drawn(3, (index,), 0.5) for index in range(4000)]
     shares = np.bincount(turns, minlength=4) / len(turns)
-    assert np.abs(shares - quarters.SHARES).max() < 0.02
-    assert turns == [quarters.drawn(3, (index,)) for index in range(4000)]
+    assert np.abs(shares - [0.5, *(part / 2 for part in quarters.SHARES)]).max() < 0.02
+    assert turns == [quarters.drawn(3, (index,), 0.5) for index in range(4000)]
+    assert not any(quarters.drawn(3, (index,), 0.0) for index in range(400))
 
 
 def test_a_degraded_sample_is_the_same_every_time(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:

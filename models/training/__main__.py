@@ -27,6 +27,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, help="samples per step; default: 32 on CPU, 256 on CUDA")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--turned", type=float, default=0.0, help="share of the samples turned by quarters")
     parser.add_argument(
         "--init", type=Path, help="checkpoint of an equal, shallower or narrower network to start from"
     )
@@ -51,6 +52,7 @@ def _settings(given: argparse.Namespace) -> Settings:
         micro_batch=min(micro_batch, batch),
         micro_batches=max(1, batch // (micro_batch * processes)),
         world=processes,
+        turned=given.turned,
         teacher=given.teacher,
     )
     workers = given.workers if given.workers is not None else (os.cpu_count() or 1 if cuda else 0)

@@ -35,6 +35,7 @@ class Plan:
     first_step: int = 0
     first_sample: int = 0  # samples seen before `first_step`
     mosaic: float = 0.35
+    turned: float = 0.0  # share of the samples that are turned by quarters
     teacher: Path | None = None
 
     def size(self, step: int) -> tuple[int, int]:
@@ -105,7 +106,7 @@ class Batches(Dataset[Batch]):
         turn += plan.rank * plan.micro_batches
         indices = [(step, turn, k) for k in range(count)]
         samples = [self._sampler.sample(index, side, mosaic) for index in indices]
-        turns = [quarters.drawn(plan.seed, index) for index in indices]
+        turns = [quarters.drawn(plan.seed, index, plan.turned) for index in indices]
         boxes = _rows([sample.boxes for sample in samples])
         ignored = _rows([sample.ignored for sample in samples])
         clean = np.stack([sample.clean for sample in samples])

@@ -13,13 +13,14 @@ from streamer import boxes as geometry
 
 from .teacher import Lesson
 
-SHARES = (0.84, 0.06, 0.04, 0.06)  # of the samples that are turned by 0, 1, 2 and 3 quarters
+SHARES = (0.375, 0.25, 0.375)  # of the turned samples, those turned by 1, 2 and 3 quarters
 _STREAM = 1 << 32  # random numbers of their own: the samples stay what they were
 
 
-def drawn(seed: int, index: tuple[int, ...]) -> int:
-    """By how many quarters, counterclockwise, the sample called `index` is turned."""
-    return int(np.random.default_rng([seed, _STREAM, *index]).choice(4, p=SHARES))
+def drawn(seed: int, index: tuple[int, ...], share: float) -> int:
+    """By how many quarters, counterclockwise, the sample called `index` is turned, where `share` of all are."""
+    shares = (1 - share, *(part * share for part in SHARES))
+    return int(np.random.default_rng([seed, _STREAM, *index]).choice(4, p=shares))
 
 
 def turned_maps(maps: NDArray[np.generic], turns: list[int], axes: tuple[int, int]) -> NDArray[np.generic]:
