@@ -1,4 +1,4 @@
-"""A headless Chromium that watches a stream over WHEP and hands back what it really shows."""
+"""A headless Chromium or Firefox that watches a stream over WHEP and hands back what it really shows."""
 
 import json
 import os
@@ -131,19 +131,52 @@ def chromium() -> str | None:
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
+def firefox() -> str | None:
+    """The browser's program, if there is one."""
+    return next(filter(None, map(shutil.which, ("firefox-esr", "firefox"))), None)
+
+
+# Nothing is fetched from elsewhere: no codec, no update, no list, no telemetry.
+FIREFOX_SETTINGS = """\
+user_pref("app.normandy.enabled", false);
+user_pref("app.update.enabled", false);
+user_pref("browser.aboutwelcome.enabled", false);
+user_pref("browser.safebrowsing.update.enabled", false);
+user_pref("browser.shell.checkDefaultBrowser", false);
+user_pref("datareporting.policy.dataSubmissionEnabled", false);
+user_pref("extensions.update.enabled", false);
+user_pref("media.autoplay.default", 0);
+user_pref("media.gmp-manager.updateEnabled", false);
+user_pref("media.peerconnection.ice.obfuscate_host_addresses", false);
+user_pref("network.captive-portal-service.enabled", false);
+user_pref("network.connectivity-service.enabled", false);
+user_pref("services.settings.server", "http://127.0.0.1:9/");
+user_pref("toolkit.telemetry.enabled", false);
+"""
+
+
+def _command(name: str, profile: Path, url: str) -> list[str]:
+    if name == "firefox":
+        (profile / "user.js").write_text(FIREFOX_SETTINGS)
+        return [str(firefox()), "--headless", "--no-remote", "--profile", str(profile), url]
+    return [
+        str(chromium()), "--headless=new", "--no-sandbox", "--disable-gpu", "--mute-audio", "--no-first-run",
+        "--autoplay-policy=no-user-gesture-required", "--disable-dev-shm-usage", f"--user-data-dir={profile}",
+        "--disable-features=WebRtcHideLocalIpsWithMdns", "--remote-debugging-port=0", url,
+    ]  # fmt: skip
+
+
 @contextmanager
-def _opened(browser: Browser, handler: type[BaseHTTPRequestHandler], query: str = "") -> Iterator[Browser]:
-    """A Chromium on a page that `handler` serves; what the page posts ends up in `browser`."""
+def _opened(
+    browser: Browser, handler: type[BaseHTTPRequestHandler], query: str = "", name: str = "chromium"
+) -> Iterator[Browser]:
+    """A browser on a page that `handler` serves; what the page posts ends up in `browser`."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_address[1]}/?{query}"
-    with tempfile.TemporaryDirectory() as profile:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         browser.process = subprocess.Popen(
-            [
-                str(chromium()), "--headless=new", "--no-sandbox", "--disable-gpu", "--mute-audio", "--no-first-run",
-                "--autoplay-policy=no-user-gesture-required", "--disable-dev-shm-usage", f"--user-data-dir={profile}",
-                "--disable-features=WebRtcHideLocalIpsWithMdns", "--remote-debugging-port=0", url,
-            ],
+            _command(name, Path(profile), url),
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "HOME": profile},
             start_new_session=True,
         )  # fmt: skip
@@ -171,12 +204,12 @@ def playing(video: Path, times_s: Sequence[float], keep: int = 400) -> Iterator[
 
 @contextmanager
 def watching(
-    whep: str, *, key: str, codec: str = "", keep: int = 400, audio: bool = False
+    whep: str, *, key: str, codec: str = "", keep: int = 400, audio: bool = False, name: str = "chromium"
 ) -> Iterator[Browser]:
     """A browser that watches `whep` until the block is left, from a page of another origin, with an API key."""
     browser = Browser()
     query = urlencode({"whep": whep, "codec": codec, "key": key, "audio": "1" if audio else ""})
-    with _opened(browser, _handler(browser, keep), query):
+    with _opened(browser, _handler(browser, keep), query, name):
         yield browser
 
 

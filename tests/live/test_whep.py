@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from streamer.proof.scene import write_clip
 from streamer.proof.viewers import Viewer
 from streamer.server.keys import hashed
-from tests.browser import chromium, watching
+from tests.browser import chromium, firefox, watching
 from tests.conftest import need
 from tests.rtsp import free_port
 
@@ -99,16 +99,16 @@ def detail(picture: np.ndarray[Any, Any]) -> float:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("codec", ["", "video/VP8"])
-def test_what_the_browser_shows_holds_no_face(clip: Path, codec: str, tmp_path: Path) -> None:
-    need("Chromium", chromium() is not None)
+@pytest.mark.parametrize(("name", "codec"), [("chromium", ""), ("chromium", "video/VP8"), ("firefox", "")])
+def test_what_the_browser_shows_holds_no_face(clip: Path, name: str, codec: str, tmp_path: Path) -> None:
+    need(name, {"chromium": chromium, "firefox": firefox}[name]() is not None)
     clear = detail(first_picture(clip))
     port = free_port()
     keys = tmp_path / "keys.txt"
     keys.write_text(hashed(KEY))
     with live(str(clip), "--loop", "--webrtc", "--keys", str(keys), port=port):
         wait_for_stream(port)
-        with watching(f"http://127.0.0.1:{port}/camera/whep", key=KEY, codec=codec) as browser:
+        with watching(f"http://127.0.0.1:{port}/camera/whep", key=KEY, codec=codec, name=name) as browser:
             pictures = browser.wait_for(12, timeout_s=60)
         state = ask(port, "/v1/streams/camera")
     assert browser.answer["status"] == 201

@@ -12,7 +12,7 @@ import pytest
 from streamer.proof.scene import write_clip
 from streamer.server.keys import hashed, keys_from
 from tests.rtsp import free_port
-from tests.server.browser import Browser, chromium
+from tests.server.browser import Browser, browsing
 from tests.server.live_serving import serving
 
 PICTURE = """
@@ -36,9 +36,9 @@ button.click();
 """
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("browser")) as session:
+@pytest.fixture(scope="module", params=["chromium", "firefox"])
+def browser(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browsing(request.param, tmp_path_factory.mktemp("browser")) as session:
         yield session
 
 

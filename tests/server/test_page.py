@@ -10,7 +10,7 @@ import pytest
 import streamer
 from streamer.server.keys import hashed
 from tests.image.pictures import FACE, detail, samples_of
-from tests.server.browser import Browser, chromium
+from tests.server.browser import Browser, browsing
 from tests.server.conftest import Start
 from tests.server.running import running
 
@@ -27,9 +27,9 @@ DONE = "return !document.getElementById('image-answer').hidden && document.getEl
 STATUS = "return document.getElementById('image-status').textContent"
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("browser")) as session:
+@pytest.fixture(scope="module", params=["chromium", "firefox"])
+def browser(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browsing(request.param, tmp_path_factory.mktemp("browser")) as session:
         yield session
 
 
