@@ -33,21 +33,24 @@ def decode_streamer(outputs: Outputs, spec: ModelSpec, floors: Floors, size: Siz
     dx, dy (centre = (grid + 0.5 + d) * stride) and log width, log height (times stride).
     """
     kinds = len(spec.labels)
+    least = np.array([[floors.get(label, np.inf)] for label in spec.labels], np.float32)
     parts: list[Detections] = []
     for level in outputs:
         _check(level.ndim == 4 and level.shape[1] == kinds + 4, spec, outputs)
-        planes = level[0]
-        stride = size.width / planes.shape[2]
-        for channel, label in enumerate(spec.labels):
-            if label not in floors:
-                continue
-            rows, columns = np.nonzero(planes[channel] > floors[label])
-            if not len(rows):
-                continue
-            dx, dy, log_w, log_h = planes[kinds:, rows, columns]
-            center = np.stack([columns + 0.5 + dx, rows + 0.5 + dy], axis=1) * stride
-            sides = np.exp(np.clip(np.stack([log_w, log_h], axis=1), -6, _LONGEST_LOG)) * stride
-            parts.append(_around(center, sides, planes[channel, rows, columns], label))
+        columns, cells = level.shape[3], level.shape[2] * level.shape[3]
+        planes = level[0].reshape(kinds + 4, cells)
+        stride = size.width / columns
+        at = np.flatnonzero(planes[:kinds] > least)  # classes one behind the other
+        if not len(at):
+            continue
+        channel, cell = np.divmod(at, cells)
+        row, column = np.divmod(cell, columns)
+        raw = planes[kinds:, cell]
+        center = (np.stack([column, row]) + 0.5 + raw[:2]) * stride
+        half = np.exp(np.clip(raw[2:], -6, _LONGEST_LOG)) * stride / 2
+        boxes = np.concatenate([center - half, center + half]).T.astype(np.float32, order="C")
+        labels = np.array(spec.labels, np.uint8)[channel]
+        parts.append(Detections(boxes, planes[channel, cell].astype(np.float32), labels))
     return detection.concatenate(parts)
 
 

@@ -64,9 +64,11 @@ def none() -> Detections:
 
 
 def concatenate(parts: Sequence[Detections]) -> Detections:
-    """All of them in one, in order."""
+    """All of them in one, in order; a single one is given back as it is."""
     if not parts:
         return none()
+    if len(parts) == 1:
+        return parts[0]
     return Detections(
         np.concatenate([part.boxes for part in parts]),
         np.concatenate([part.scores for part in parts]),

@@ -71,6 +71,7 @@ class Detector:
         self.thresholds = {
             label: policy.threshold or spec.thresholds[label] for label in spec.labels if label in hide.labels
         }
+        self._floors = {label: LOW_SHARE * score for label, score in self.thresholds.items()}
         self._same_for_all_sizes = policy.threshold is not None or not spec.large
         self._side = spec.side or policy.side
         self._turns = range(4) if policy.turned else range(1)  # quarters; see Note [Turned looks]
@@ -144,7 +145,9 @@ class Detector:
         self, outputs: Sequence[NDArray[np.float32]], view: Letterbox, size: Size, quarters: int = 0
     ) -> Detections:
         seen = Size(view.size.height, view.size.width) if quarters % 2 else view.size
-        found = self._decode(outputs, self.spec, self._floors(), seen)
+        found = self._decode(outputs, self.spec, self._floors, seen)
+        if not len(found):
+            return found
         if quarters:
             found = replace(found, scores=found.scores * np.float32(TURNED_SHARE))
         if not self._same_for_all_sizes:
@@ -152,9 +155,6 @@ class Detector:
         upright = geometry.turn(found.boxes, seen.width, seen.height, -quarters)
         boxes = geometry.clip(view.frame_from_view(upright), size.width, size.height)
         return Detections(boxes, found.scores, found.labels)
-
-    def _floors(self) -> dict[Label, float]:
-        return {label: LOW_SHARE * score for label, score in self.thresholds.items()}
 
 
 def _held_down(found: Detections, spec: ModelSpec) -> Detections:
@@ -207,7 +207,7 @@ def suppress(found: Detections, limit: float = NMS_IOU) -> Detections:
     """Non-maximum suppression within each class; empty boxes go too."""
     kept: list[NDArray[np.intp]] = []
     real = geometry.area(found.boxes) > 0
-    for label in np.unique(found.labels):
+    for label in sorted(set(found.labels.tolist())):
         index = np.flatnonzero((found.labels == label) & real)
         kept.append(index[geometry.nms(found.boxes[index], found.scores[index], limit)])
     return found.take(np.concatenate(kept)) if kept else detection.none()
