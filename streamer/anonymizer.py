@@ -33,6 +33,7 @@ P = TypeVar("P")
 
 HELD_BYTES = 56 << 20  # pixels that look-ahead may hold
 HELD_AT_LEAST = 15  # frames, however large
+_TEXTS = [label.text for label in Label]
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,16 +320,11 @@ class _Gate:
         limit = np.array([size.width, size.height] * 2, np.float32)
         corners = np.clip(ready.boxes / limit, 0, 1)
         hidden &= (corners[:, 2:] > corners[:, :2]).all(axis=1)  # a track may have left the picture
+        places = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+        columns = (each[hidden].tolist() for each in (ready.labels, places, ready.scores, ready.ids))
         objects = tuple(
-            HiddenObject(
-                Label(label).text,
-                (float(x0), float(y0), float(x1 - x0), float(y1 - y0)),
-                float(score),
-                int(track),
-            )
-            for (x0, y0, x1, y1), label, score, track in zip(
-                corners[hidden], ready.labels[hidden], ready.scores[hidden], ready.ids[hidden], strict=True
-            )
+            HiddenObject(_TEXTS[label], tuple(place), score, track)
+            for label, place, score, track in zip(*columns, strict=True)
         )
         self._tally.events["early masks"] += int(ready.early.sum())
         return FrameResult(

@@ -64,10 +64,11 @@ class Cadence:
         step = step if step > 0 else _USUAL_STEP_S
         self._run_s += step
         self._run_frames += 1
-        fresh = self._fresh_motion(motion, step)
-        if reason is None:
-            by_need = self._every is None
-            reason = self._by_need(motion, tracks, fresh, step) if by_need else self._by_count(step)
+        if self._every is None:
+            fresh = self._fresh_motion(motion, step)
+            reason = reason or self._by_need(motion, tracks, fresh, step)
+        else:
+            reason = reason or self._by_count(step)
         if reason is None and last:
             reason = "last frame"
         if reason is not None:

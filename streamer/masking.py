@@ -86,6 +86,8 @@ def plan_masks(boxes: Boxes, labels: NDArray[np.uint8], policy: MaskPolicy, size
     Faces become ellipses, plates rectangles, both larger than the box by `policy.margin`. Boxes outside of
     the picture are left out; inverted ones are put right; one that is not finite covers the whole picture.
     """
+    if not len(boxes):
+        return nothing()
     if not np.isfinite(boxes).all():
         return whole(size, policy.cells)
     picture = np.array([size.width, size.height] * 2, np.float32)
@@ -137,8 +139,11 @@ def nothing() -> MaskPlan:
 
 def join(plans: Sequence[MaskPlan]) -> MaskPlan:
     """All regions of several plans."""
+    plans = [plan for plan in plans if len(plan)]
     if not plans:
         return nothing()
+    if len(plans) == 1:
+        return plans[0]
     return MaskPlan(
         np.concatenate([plan.boxes for plan in plans]),
         np.concatenate([plan.cells for plan in plans]),

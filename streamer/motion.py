@@ -64,7 +64,7 @@ class Motion:
     @property
     def activity(self) -> float:
         """Share of the picture that changed, in [0, 1]."""
-        return float(self.changed.mean())
+        return int(np.count_nonzero(self.changed)) / self.changed.size
 
     @property
     def size(self) -> tuple[float, float]:

@@ -35,6 +35,7 @@ _AT_BORDER = 0.005  # of the long side of the picture
 _ENTERING = 2.0  # how much larger than its visible part an entering object may be
 _VISIBLE = 0.1  # a track ends when less of its box is left in the picture
 _NEAREST = 8  # candidates per detection
+_OUTWARD = np.array([-1, -1, 1, 1], np.float32)  # the direction that makes a box larger, by side
 
 _Rows = NDArray[np.void]
 _ROW = np.dtype(
@@ -109,6 +110,8 @@ class Tracker:
         or scores that are not numbers.
         """
         step = self._step(at_s)
+        if not len(self._rows) and (found is None or not len(found)):
+            return no_tracks()
         rows = self._rows.copy()
         if motion.cut and found is not None:
             rows = rows[:0]
@@ -143,6 +146,8 @@ class Tracker:
         missed = free & (rows["lost_s"] == 0)
         rows["lost_s"][missed] = 1e-6
         new = np.flatnonzero(strong)[~known]
+        if not len(new):
+            return rows
         born = np.zeros(len(new), _ROW)
         born["id"] = self._next_id + np.arange(len(new))
         self._next_id += len(new)
@@ -213,30 +218,30 @@ def _continue(
     open_rows = np.flatnonzero(free)
     if not len(which) or not len(open_rows):
         return given
-    fit = _affinity(rows[open_rows], found.take(which), reach)
-    for row, column in _greedy(fit):
-        index, detection = open_rows[row], which[column]
-        free[index] = False
+    pairs = _greedy(_affinity(rows[open_rows], found.take(which), reach))
+    if pairs:
+        row, column = np.array(pairs, np.intp).T
+        free[open_rows[row]] = False
         given[column] = True
-        _renew(rows, index, found.boxes[detection], found.scores[detection])
+        _renew(rows, open_rows[row], found.take(which[column]))
     return given
 
 
-def _renew(rows: _Rows, index: np.intp, seen: NDArray[np.float32], score: np.float32) -> None:
-    """The row as seen now: the detected box, whose edges only lag where the mask would shrink."""
-    expected = rows["box"][index].copy()
-    sides = np.tile(seen[2:] - seen[:2], 2)
-    outward = np.array([-1, -1, 1, 1], np.float32)
-    lag = np.clip((expected - seen) * outward * _LAG, 0, _LAG_MOST * sides)
-    rows["box"][index] = seen + lag * outward
-    rows["drift"][index] = rows["box"][index] - expected
-    centre = (seen[:2] + seen[2:]) / 2
-    speed = (centre - rows["seen"][index]) / max(float(rows["unseen_s"][index]), 1e-3)
-    known = np.isfinite(rows["speed"][index])
-    rows["speed"][index] = np.where(known, (rows["speed"][index] + speed) / 2, speed)
-    rows["seen"][index], rows["sides"][index] = centre, sides[:2]
-    rows["score"][index] = score
-    rows["best"][index] = max(rows["best"][index], score)
+def _renew(rows: _Rows, index: NDArray[np.intp], found: Detections) -> None:
+    """The rows at `index` (n,), none twice, as seen now: the boxes of `found` (n,), whose edges only lag where the mask
+    would shrink."""
+    before, seen = rows[index], found.boxes
+    sides = seen[:, 2:] - seen[:, :2]
+    lag = np.clip((before["box"] - seen) * _OUTWARD * _LAG, 0, _LAG_MOST * np.concatenate([sides, sides], 1))
+    rows["box"][index] = boxes = seen + lag * _OUTWARD
+    rows["drift"][index] = boxes - before["box"]
+    centre = (seen[:, :2] + seen[:, 2:]) / 2
+    speed = (centre - before["seen"]) / np.maximum(before["unseen_s"], np.float32(1e-3))[:, None]
+    known = np.isfinite(before["speed"])
+    rows["speed"][index] = np.where(known, (before["speed"] + speed) / 2, speed)
+    rows["seen"][index], rows["sides"][index] = centre, sides
+    rows["score"][index] = found.scores
+    rows["best"][index] = np.maximum(before["best"], found.scores)
     rows["unseen_s"][index] = rows["lost_s"][index] = 0
 
 

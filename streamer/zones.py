@@ -60,8 +60,10 @@ def plan_zones(zones: Zones, policy: MaskPolicy, size: Size) -> MaskPlan:
 
 def kept(zones: Zones, boxes: Boxes, size: Size) -> NDArray[np.bool_]:
     """Which of `boxes` (n, 4), in frame pixels, have their centre in a `keep` polygon, (n,)."""
-    centers = (boxes[:, :2] + boxes[:, 2:]) / 2 / np.array([size.width, size.height], np.float32)
     within = np.zeros(len(boxes), np.bool_)
+    if not zones.keep:
+        return within
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2 / np.array([size.width, size.height], np.float32)
     for polygon in zones.keep:
         outline = np.array(polygon, np.float32)
         for index, (x, y) in enumerate(centers.tolist()):
