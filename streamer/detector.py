@@ -72,6 +72,9 @@ class Detector:
             label: policy.threshold or spec.thresholds[label] for label in spec.labels if label in hide.labels
         }
         self._floors = {label: LOW_SHARE * score for label, score in self.thresholds.items()}
+        self._sure = np.array(
+            [OVERVIEW_SHARE * self.thresholds.get(label, np.inf) for label in Label], np.float32
+        )  # see Note [Overview]
         self._same_for_all_sizes = policy.threshold is not None or not spec.large
         self._side = spec.side or policy.side
         self._turns = range(4) if policy.turned else range(1)  # quarters; see Note [Turned looks]
@@ -112,11 +115,8 @@ class Detector:
     def _overview(self, frames: Sequence[Frame], whole: Window, side: int) -> list[Detections]:
         """What is too large for the view: see Note [Overview]."""
         least = OVERVIEW_LEAST_PX * max(whole[2:]) / side
-        floors = np.array(
-            [OVERVIEW_SHARE * self.thresholds.get(label, np.inf) for label in Label], np.float32
-        )
         return [
-            found.take((geometry.area(found.boxes) >= least**2) & (found.scores >= floors[found.labels]))
+            found.take((geometry.area(found.boxes) >= least**2) & (found.scores >= self._sure[found.labels]))
             for found in self._look(frames, whole, side)
         ]
 

@@ -59,9 +59,12 @@ class ModelSpec:
         """The score (n,) from which boxes count, of `labels` (n,) and `sides` (n,): root of the area, input pixels."""
         least = np.array([self.thresholds.get(label, np.inf) for label in Label], np.float32)[labels]
         for label, large in self.large.items():
+            ours = labels == label
+            if not ours.any():
+                continue
             grown = np.log(np.maximum(sides, 1e-3) / large.small) / np.log(large.side / large.small)
             more = least + (large.score - least) * np.clip(grown, 0, 1)
-            least = np.where(labels == label, more, least).astype(np.float32)
+            least = np.where(ours, more, least).astype(np.float32)
         return least
 
 
