@@ -122,7 +122,7 @@ class CudaDevice:
         return self.views([frame], box, spec)
 
     def views(self, frames: Sequence[Frame], box: Letterbox, spec: ModelSpec) -> DeviceTensor:
-        """One input (b, 3, h, w) made of frames of equal size and colour, in one launch."""
+        """One input (b, 3, h, w) made of frames of equal size and colour, in one launch that may still be under way."""
         with self.driver.current():
             planes = [self._planes(frame) for frame in frames]
             sources = np.zeros(len(frames), layout.SOURCE)
@@ -146,8 +146,7 @@ class CudaDevice:
             args["matrix"] = yuv_to_bgr(frames[0].color).reshape(-1)
             grid = _grid(box.size.width, box.size.height, _VIEW, len(frames))
             self.driver.launch("view_f16" if self._half else "view_f32", grid, (*_VIEW, 1), args)
-            self.driver.synchronize()  # the table goes back to the pool
-            return tensor
+            return tensor  # what is started next waits for it, and so does whoever gets the table's memory
 
     def thumbnail(self, frame: Frame, width: int) -> NDArray[np.uint8]:
         """A small luma picture on the host, made as the CPU makes it."""
@@ -164,7 +163,7 @@ class CudaDevice:
             args["size"] = halvings(columns, -(-rows // skip), width, height)
             args["width"], args["height"] = width, height
             self.driver.launch("thumbnail", _grid(width, height, _VIEW, 1), (*_VIEW, 1), args)
-            host = np.empty((height, width), np.uint8)
+            host = self.pool.host((height, width))
             self.driver.download(host, small.address, width)
             return host
 
@@ -241,7 +240,6 @@ class CudaDevice:
         width, height = int(surfaces["width"].max()), int(surfaces["height"].max())
         grid = _grid(-(-width // 4), height // 2, _TILE, len(surfaces))
         self.driver.launch("paint", grid, (*_TILE, 1), args)
-        self.driver.synchronize()  # the tables go back to the pool
 
     def _planes(self, frame: Frame) -> _Planes:
         if isinstance(frame.luma, DevicePlane):

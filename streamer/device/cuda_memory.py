@@ -1,6 +1,7 @@
 """Memory of the GPU: blocks used again, planes and tensors on them."""
 
 import contextlib
+import math
 import weakref
 from typing import Any
 
@@ -66,7 +67,7 @@ class Pool:
 
         Raises DeviceError; call inside of `driver.current()`.
         """
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         self._count(size)
         try:
             locked = self._spare_host[size].pop()
@@ -119,7 +120,10 @@ class Pool:
         if len(spare) < _SPARE:
             spare.append(address)
             return
-        with self.driver.current():
+        with (
+            contextlib.suppress(DeviceError),
+            self.driver.current(),
+        ):  # of a GPU that is lost, nothing is left to free
             self.driver.free(address)
 
     def _keep(self, array: NDArray[np.uint8], size: int) -> None:
@@ -150,7 +154,7 @@ class DevicePlane:
     @property
     def row_bytes(self) -> int:
         """Bytes of one row that are samples."""
-        return int(np.prod(self.shape[1:]))
+        return math.prod(self.shape[1:])
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         """The samples on the host, page-locked, always a copy."""
@@ -174,7 +178,7 @@ class DevicePlane:
 def new_plane(pool: Pool, shape: tuple[int, ...]) -> DevicePlane:
     """A plane with any content."""
     step = pool.driver.alignment
-    pitch = -(-int(np.prod(shape[1:])) // step) * step
+    pitch = -(-math.prod(shape[1:]) // step) * step
     memory = pool.take(pitch * shape[0])
     return DevicePlane(pool, shape, memory.address, pitch, memory)
 
@@ -220,7 +224,7 @@ class DeviceTensor:
         self.shape = shape
         self.dtype = dtype
         self._pool = pool
-        self._memory = pool.take(int(np.prod(shape)) * dtype.itemsize)
+        self._memory = pool.take(math.prod(shape) * dtype.itemsize)
 
     @property
     def address(self) -> int:

@@ -9,9 +9,11 @@ cuda_probe before.
 import contextlib
 import hashlib
 import importlib
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from streamer.models import ModelSpec
 Shape = tuple[int, ...]
 
 _unkept: dict[str, bytes] = {}  # engines of this process, by key, where no folder can hold them
+_ALIGNED = 256  # bytes: what TensorRT asks of the address of a tensor
 _RECIPE = 2  # counts the ways in which engines were built so far: those of an older one are not loaded
 
 
@@ -239,7 +242,9 @@ class TensorRtSession:
                 f"a network with one input and FLOAT values is wanted, not {len(inputs)} and {', '.join(sorted(kinds))}"
             )
         self._input, self._outputs = inputs[0], [name for name in names if name not in inputs]
-        self._memory: dict[str, Memory] = {}
+        self._memory: Memory | None = (
+            None  # of all outputs: one copy brings them back, and is waited for once
+        )
 
     def __call__(self, batch: DeviceTensor) -> Sequence[NDArray[np.float32]]:
         """Outputs in the model's order, on the host in page-locked memory; other arrays as long as those are held.
@@ -254,29 +259,29 @@ class TensorRtSession:
             shapes = [tuple(self._context.get_tensor_shape(name)) for name in self._outputs]
             if any(side < 0 for shape in shapes for side in shape):
                 raise DeviceError("the network failed on the GPU: the shape of an output is not known")
-            hosts = [self._locked(shape) for shape in shapes]
+            sizes = [math.prod(shape) * 4 for shape in shapes]
+            starts = list(accumulate((-(-size // _ALIGNED) * _ALIGNED for size in sizes), initial=0))
+            room = self._room(starts[-1])
             self._bind(self._input, batch.address)
-            for name, host in zip(self._outputs, hosts, strict=True):
-                self._bind(name, self._room(name, host.nbytes).address)
+            for name, start in zip(self._outputs, starts, strict=False):
+                self._bind(name, room.address + start)
             if not self._context.execute_async_v3(self._driver.stream):
                 raise DeviceError("the network failed on the GPU: nvidia-smi shows its state")
-            for name, host in zip(self._outputs, hosts, strict=True):
-                flat = host.reshape(1, -1).view(np.uint8)
-                self._driver.download(flat, self._memory[name].address, flat.shape[1])
-        return hosts
+            host = self._pool.host((1, room.size))
+            self._driver.download(host, room.address, room.size)
+        return [
+            host[0, start : start + size].view(np.float32).reshape(shape)
+            for start, size, shape in zip(starts, sizes, shapes, strict=False)
+        ]
 
     def _bind(self, name: str, address: int) -> None:
         if not self._context.set_tensor_address(name, address):
             raise DeviceError(f"the network failed on the GPU: TensorRT did not take the address of {name}")
 
-    def _locked(self, shape: Shape) -> NDArray[np.float32]:
-        return self._pool.host((int(np.prod(shape)) * 4,)).view(np.float32).reshape(shape)
-
-    def _room(self, name: str, size: int) -> Memory:
-        memory = self._memory.get(name)
-        if memory is None or memory.size != size:
-            memory = self._memory[name] = self._pool.take(size)
-        return memory
+    def _room(self, size: int) -> Memory:
+        if self._memory is None or self._memory.size != size:
+            self._memory = self._pool.take(size)
+        return self._memory
 
 
 def _logger(trt: Any) -> Any:

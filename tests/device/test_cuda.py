@@ -1,6 +1,7 @@
 """The CUDA device over its driver: memory, failures, other libraries' memory. Kernels run in the shim."""
 
 import gc
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -125,6 +126,22 @@ def test_a_size_that_is_no_longer_used_gives_its_memory_back(gpu, driver, monkey
     mask_some(gpu, Size(96, 64), 30)
     assert len(driver._memory) == before
     mask_some(gpu, Size(640, 480), 1)  # and it may come back
+
+
+def test_blocks_of_a_lost_gpu_go_without_a_word(gpu, driver, monkeypatch) -> None:
+    """They go in whatever thread, between whatever lines: what failed was said where it failed."""
+    said: list[object] = []
+
+    def lost(address: int) -> None:
+        raise DeviceError("the GPU is lost")
+
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+    with driver.current():
+        held = [gpu.pool.take(1000) for _ in range(40)]
+    monkeypatch.setattr(driver, "free", lost)
+    held.clear()
+    gc.collect()
+    assert not said
 
 
 def test_idle_memory_makes_room_for_another_size(gpu, driver, monkeypatch) -> None:
