@@ -107,7 +107,7 @@ def tables(plans: Sequence[MaskPlan], sizes: Sequence[Size]) -> Tables:
     """The tables of one plan per frame; `sizes` are those of the planes. Raises ValueError as `lay_out` does."""
     layouts = [lay_out(plan, size) for plan, size in zip(plans, sizes, strict=True)]
     counts = np.array([len(layout) for layout in layouts], np.int32)
-    grids = np.concatenate([_grids(layout, frame) for frame, layout in enumerate(layouts)])
+    grids = _joined([_grids(layout, frame) for frame, layout in enumerate(layouts)])
     cells = grids["counts"].prod(axis=1, dtype=np.int64)
     blocks = cells * grids["strips"]
     if max(cells.sum(), blocks.sum()) >= 1 << 31:
@@ -115,9 +115,7 @@ def tables(plans: Sequence[MaskPlan], sizes: Sequence[Size]) -> Tables:
     grids["first_cell"] = np.cumsum(cells) - cells
     grids["first_block"] = np.cumsum(blocks) - blocks
     before = np.cumsum([0, *(len(layout.grids) for layout in layouts[:-1])])
-    regions = np.concatenate(
-        [_regions(layout, int(first)) for layout, first in zip(layouts, before, strict=True)]
-    )
+    regions = _joined([_regions(layout, int(first)) for layout, first in zip(layouts, before, strict=True)])
     return Tables(
         grids,
         regions,
@@ -126,6 +124,12 @@ def tables(plans: Sequence[MaskPlan], sizes: Sequence[Size]) -> Tables:
         int(cells.sum()),
         int(blocks.sum()),
     )
+
+
+def _joined(tables: Sequence[NDArray[np.void]]) -> NDArray[np.void]:
+    return (
+        tables[0] if len(tables) == 1 else np.concatenate(tables)
+    )  # which compares every field of structures
 
 
 def _grids(layout: Layout, frame: int) -> NDArray[np.void]:
