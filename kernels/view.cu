@@ -90,6 +90,32 @@ extern "C" __global__ void view_f32(ViewArgs args) { view<float>(args); }
 
 extern "C" __global__ void view_f16(ViewArgs args) { view<__half>(args); }
 
+struct TurnArgs {
+    const void *tensor;     // (planes, height, width), or (planes, width, height) for an odd number of quarters
+    void *turned;           // (planes, height, width)
+    int quarters;           // 1 to 3, counterclockwise as NumPy's rot90 turns
+    int width, height;      // of what is written
+    int unused;
+};
+
+template <typename Value>
+__device__ __forceinline__ void turn(const TurnArgs &args) {
+    int x = (int)(blockIdx.x * blockDim.x + threadIdx.x), y = (int)(blockIdx.y * blockDim.y + threadIdx.y);
+    if (x >= args.width || y >= args.height) return;
+    int column = x, row = y, columns = args.width;
+    if (args.quarters % 2) columns = args.height, column = y, row = x;
+    int rows = args.quarters % 2 ? args.width : args.height;
+    if (args.quarters != 3) column = columns - 1 - column;
+    if (args.quarters != 1) row = rows - 1 - row;
+    long long plane = (long long)blockIdx.z * args.width * args.height;
+    const Value *tensor = (const Value *)args.tensor + plane;
+    ((Value *)args.turned)[plane + (long long)y * args.width + x] = tensor[(long long)row * columns + column];
+}
+
+extern "C" __global__ void turn_f32(TurnArgs args) { turn<float>(args); }
+
+extern "C" __global__ void turn_f16(TurnArgs args) { turn<__half>(args); }
+
 struct ThumbnailArgs {
     const uint8_t *luma;
     uint8_t *small;         // (height, width)

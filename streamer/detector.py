@@ -29,7 +29,6 @@ from streamer.config import DetectPolicy, Hide
 from streamer.decoders import BATCHED, decoder
 from streamer.detection import Detections, Label
 from streamer.device.base import Device, Letterbox, Tensor, part_letterbox
-from streamer.errors import ConfigError
 from streamer.frame import Frame, Size
 from streamer.models import ModelSpec
 
@@ -59,14 +58,7 @@ class Detector:
     def __init__(
         self, spec: ModelSpec, device: Device, policy: DetectPolicy, hide: Hide, *, still: bool = False
     ) -> None:
-        """`still`: pictures on their own; large ones are looked at in tiles without being asked.
-
-        Raises ConfigError for turned looks on another device than the CPU.
-        """
-        if policy.turned and device.name != "cpu":
-            raise ConfigError(
-                'detect.turned works on the CPU only: --device cpu, or device = "cpu" in the settings'
-            )
+        """`still`: pictures on their own; large ones are looked at in tiles without being asked."""
         self.spec = spec
         self.thresholds = {
             label: policy.threshold or spec.thresholds[label] for label in spec.labels if label in hide.labels
@@ -126,20 +118,21 @@ class Detector:
             view = replace(view, size=Size(self.spec.side, self.spec.side))
         if len(frames) == 1:
             batch = self._device.view(frames[0], view, self.spec)
-            return [
-                detection.concatenate([self._turned(batch, view, frames[0], turn) for turn in self._turns])
-            ]
-        outputs = self._session(self._device.views(frames, view, self.spec))
+        else:
+            batch = self._device.views(frames, view, self.spec)
+        found = [self._turned(batch, view, frames, quarters) for quarters in self._turns]
+        return [detection.concatenate(each) for each in zip(*found, strict=True)]
+
+    def _turned(
+        self, batch: Tensor, view: Letterbox, frames: Sequence[Frame], quarters: int
+    ) -> list[Detections]:
+        outputs = self._session(self._device.turned(batch, quarters) if quarters else batch)
+        if len(frames) == 1:  # some networks' outputs have no entry per picture
+            return [self._read(outputs, view, frames[0].size, quarters)]
         return [
-            self._read([level[at : at + 1] for level in outputs], view, frame.size)
+            self._read([level[at : at + 1] for level in outputs], view, frame.size, quarters)
             for at, frame in enumerate(frames)
         ]
-
-    def _turned(self, batch: Tensor, view: Letterbox, frame: Frame, quarters: int) -> Detections:
-        if not quarters:
-            return self._read(self._session(batch), view, frame.size)
-        outputs = self._session(np.ascontiguousarray(np.rot90(batch, quarters, (2, 3))))
-        return self._read(outputs, view, frame.size, quarters)
 
     def _read(
         self, outputs: Sequence[NDArray[np.float32]], view: Letterbox, size: Size, quarters: int = 0

@@ -15,7 +15,6 @@ from streamer.detection import Label
 from streamer.detector import TURNED_SHARE, Detector, join, suppress, tiles
 from streamer.device.base import Letterbox, Session, Tensor
 from streamer.device.cpu import CpuDevice
-from streamer.errors import ConfigError
 from streamer.frame import Frame, Size
 from streamer.models import Large, ModelSpec
 from tests.fakes import noise_frame
@@ -135,13 +134,6 @@ def test_turned_looks_find_what_lies_on_its_side_where_it_lies(box: tuple[int, i
     assert len(upright) == 0
     assert turned.boxes.tolist() == [list(map(float, box))]
     assert turned.scores.tolist() == pytest.approx([0.9 * TURNED_SHARE])
-
-
-def test_turned_looks_are_refused_where_they_cannot_be() -> None:
-    device = _WideOnly()
-    device.name = "cuda:0"
-    with pytest.raises(ConfigError, match="CPU only"):
-        Detector(SPEC, device, DetectPolicy(turned=True), Hide.EVERYTHING)
 
 
 def test_nms_keeps_the_best_of_each_class() -> None:

@@ -137,6 +137,9 @@ class Device(Protocol):
     def views(self, frames: Sequence[Frame], box: Letterbox, spec: ModelSpec) -> Tensor:
         """One input (b, 3, h, w) float32 made of frames of equal size and colour."""
 
+    def turned(self, views: Tensor, quarters: int) -> Tensor:
+        """Views (b, 3, h, w) turned by 1 to 3 quarters, counterclockwise as by `np.rot90`; a copy."""
+
     def most_views(self, side: int) -> int:
         """How many views of that side one run of a network should take; 1 where more are no faster."""
 

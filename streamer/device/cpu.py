@@ -63,6 +63,10 @@ class CpuDevice:
         """The inputs of several frames, one behind the other."""
         return np.concatenate([self.view(frame, box, spec) for frame in frames])
 
+    def turned(self, views: Tensor, quarters: int) -> Tensor:
+        """A contiguous copy of the views, turned."""
+        return np.ascontiguousarray(np.rot90(views, quarters, (2, 3)))
+
     def thumbnail(self, frame: Frame, width: int) -> NDArray[np.uint8]:
         """A small luma picture; rows are skipped where it is less than a quarter as wide as the frame."""
         rows, columns = frame.luma.shape

@@ -148,6 +148,20 @@ class CudaDevice:
             self.driver.launch("view_f16" if self._half else "view_f32", grid, (*_VIEW, 1), args)
             return tensor  # what is started next waits for it, and so does whoever gets the table's memory
 
+    def turned(self, views: DeviceTensor, quarters: int) -> DeviceTensor:
+        """The views turned on the GPU, in one launch that may still be under way."""
+        count, channels, height, width = views.shape
+        if quarters % 2:
+            height, width = width, height
+        with self.driver.current():
+            tensor = DeviceTensor(self.pool, (count, channels, height, width), views.dtype)
+            args = np.zeros(1, layout.TURN_ARGS)[0]
+            args["tensor"], args["turned"], args["quarters"] = views.address, tensor.address, quarters
+            args["width"], args["height"] = width, height
+            grid = _grid(width, height, _VIEW, count * channels)
+            self.driver.launch("turn_f16" if self._half else "turn_f32", grid, (*_VIEW, 1), args)
+        return tensor
+
     def thumbnail(self, frame: Frame, width: int) -> NDArray[np.uint8]:
         """A small luma picture on the host, made as the CPU makes it."""
         with self.driver.current():

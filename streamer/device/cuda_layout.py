@@ -84,6 +84,16 @@ VIEW_ARGS = np.dtype(
         ("offset", "f4"),
     ]
 )
+TURN_ARGS = np.dtype(
+    [
+        ("tensor", "u8"),
+        ("turned", "u8"),
+        ("quarters", "i4"),
+        ("width", "i4"),
+        ("height", "i4"),
+        ("unused", "i4"),
+    ]
+)
 THUMBNAIL_ARGS = np.dtype(
     [("luma", "u8"), ("small", "u8"), ("size", HALVED), ("pitch", "i4"), ("width", "i4"), ("height", "i4")]
 )

@@ -235,6 +235,27 @@ def test_the_detector_finds_what_it_finds_on_the_cpu(gpu) -> None:
     assert np.abs(first.scores - second.scores).max() <= 0.01
 
 
+@pytest.mark.parametrize("quarters", range(4))
+def test_what_lies_on_its_side_is_found_as_on_the_cpu(gpu, quarters) -> None:
+    """Alone and together with another picture: each look of the network takes all of them."""
+    portrait = pytest.importorskip("skimage.data").astronaut().mean(axis=2).astype(np.uint8)[:, :400]
+    turned = np.rot90(portrait, quarters)
+    frame, other = (noise(Size(turned.shape[1], turned.shape[0]), seed) for seed in range(2))
+    frame.luma[:], frame.chroma[:] = turned, 128
+    policy = DetectPolicy(side=320, turned=True)
+    ours, cpu = (Detector(models.find("fast"), each, policy, Hide.EVERYTHING) for each in (gpu, CpuDevice()))
+    wanted = cpu(frame)
+    for found in (ours(frame), ours.together([frame, other])[0]):
+        strong = [np.flatnonzero(each.scores > 0.3) for each in (found, wanted)]
+        assert len(strong[0]) == len(strong[1]) > 0
+        first, second = (
+            each.take(index[np.argsort(each.boxes[index, 0])])
+            for each, index in zip((found, wanted), strong, strict=True)
+        )
+        assert np.abs(first.boxes - second.boxes).max() <= 0.5
+        assert np.abs(first.scores - second.scores).max() <= 0.01
+
+
 def test_outputs_stay_their_callers(gpu) -> None:
     spec = models.find("fast")
     session, first = gpu.load(spec, 640), noise(Size(96, 64), 1)

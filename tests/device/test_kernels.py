@@ -255,6 +255,21 @@ def test_half_precision_views(shim_library) -> None:
     assert (half == full.astype(np.float16)).all()
 
 
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+@pytest.mark.parametrize("window", [(0, 0, 200, 120), (40, 0, 110, 120)])
+def test_turned_views_are_those_of_the_cpu(shim_library, quarters, window, half) -> None:
+    """Each picture of a batch in its place, to the bit."""
+    device = CudaDevice(ShimDriver(shim_library), no_network, half=half)
+    frames = [noise(Size(200, 120), seed) for seed in range(3)]
+    views = device.views(
+        [on_device(device, frame) for frame in frames], part_letterbox(window, 128), models.find("fast")
+    )
+    ours = device.turned(views, quarters)
+    assert ours.shape == np.asarray(ours).shape
+    assert (np.asarray(ours) == CPU.turned(np.asarray(views), quarters)).all()
+
+
 @pytest.mark.parametrize("size", [Size(640, 360), Size(1400, 90), Size(100, 60)])
 def test_the_thumbnail_is_that_of_the_cpu(gpu: CudaDevice, size) -> None:
     frame = smooth(size, Color())

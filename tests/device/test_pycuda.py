@@ -34,6 +34,8 @@ ARGS = {
     "view_f32": cuda_layout.VIEW_ARGS,
     "view_f16": cuda_layout.VIEW_ARGS,
     "thumbnail": cuda_layout.THUMBNAIL_ARGS,
+    "turn_f32": cuda_layout.TURN_ARGS,
+    "turn_f16": cuda_layout.TURN_ARGS,
 }
 
 
@@ -199,7 +201,7 @@ def test_the_whole_device_runs_over_it(cuda, style) -> None:
     resident = type(frame)(
         device.own(frame.luma), device.own(frame.chroma), frame.size, 0, 0, frame.time_base
     )
-    device.view(resident, letterbox(frame.size, 64), models.find("fast"))
+    device.turned(device.view(resident, letterbox(frame.size, 64), models.find("fast")), 1)
     device.thumbnail(resident, 48)
     for ours in (frame, resident):
         device.redact(ours, whole(frame.size), style)

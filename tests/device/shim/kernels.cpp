@@ -5,7 +5,8 @@
 
 static const Kernel KERNELS[] = {
     KERNEL(sum_cells, SumArgs), KERNEL(round_cells, RoundArgs), KERNEL(paint, PaintArgs), KERNEL(cover, CoverArgs),
-    KERNEL(view_f32, ViewArgs), KERNEL(view_f16, ViewArgs), KERNEL(thumbnail, ThumbnailArgs), {},
+    KERNEL(view_f32, ViewArgs), KERNEL(view_f16, ViewArgs), KERNEL(thumbnail, ThumbnailArgs),
+    KERNEL(turn_f32, TurnArgs), KERNEL(turn_f16, TurnArgs), {},
 };
 
 extern "C" int shim_launch(const char *name, const unsigned *grid, const unsigned *block, const void *arguments, size_t size,
