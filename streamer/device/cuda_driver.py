@@ -25,6 +25,7 @@ class Driver(Protocol):
     """
 
     name: str  # of the GPU
+    capability: str  # to compute, such as 9.0
     fingerprint: str  # of GPU and driver: engines built for another one are not loaded
     stream: int  # CUstream handle
     alignment: int  # of rows of planes
@@ -97,9 +98,9 @@ class PycudaDriver:
             device = cuda.Device(index)
             self._context = device.retain_primary_context()
             self.name = str(device.name())
-            capability = ".".join(map(str, device.compute_capability()))
+            self.capability = ".".join(map(str, device.compute_capability()))
             version = f"{cuda_probe.release()} CUDA {cuda.get_driver_version()}"
-            self.fingerprint = f"{self.name} {capability} driver {version}"
+            self.fingerprint = f"{self.name} {self.capability} driver {version}"
         with self.current():
             self._stream = cuda.Stream()
             self.stream = int(self._stream.handle)

@@ -94,7 +94,7 @@ def load(
     place = _place(folder, f"{key}.engine")
 
     def build() -> bytes:
-        return build_engine(trt, network_of(spec, precision), limits)
+        return build_engine(trt, network_of(spec, precision), limits, driver.capability)
 
     logger = _logger(trt)
     try:
@@ -178,8 +178,11 @@ def network_of(spec: ModelSpec, precision: Precision) -> bytes:
     return bytes(half.SerializeToString())
 
 
-def build_engine(trt: Any, network: bytes, limits: Range) -> bytes:
-    """A serialized engine for a network whose free sides lie within `limits`. Raises ModelError."""
+def build_engine(trt: Any, network: bytes, limits: Range, capability: str = "") -> bytes:
+    """A serialized engine for a network whose free sides lie within `limits`. Raises ModelError.
+
+    `capability` is the GPU's: what TensorRT-RTX builds runs on 8.0 and later, unless Turing (7.5) is asked for.
+    """
     logger = _logger(trt)
     try:
         builder = trt.Builder(logger)
@@ -198,6 +201,9 @@ def build_engine(trt: Any, network: bytes, limits: Range) -> bytes:
         raise ModelError(f"TensorRT does not understand the network: {' '.join(reasons.split())}")
     config, profile = builder.create_builder_config(), builder.create_optimization_profile()
     config.clear_flag(trt.BuilderFlag.TF32)  # on by default: float32 with 10 bits of mantissa
+    if capability == "7.5" and hasattr(trt, "ComputeCapability"):
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(trt.ComputeCapability.SM75, 0)
     source = definition.get_input(0)
     sides = [
         tuple(wanted if side == -1 else side for side, wanted in zip(source.shape, shape, strict=True))

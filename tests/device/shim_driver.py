@@ -76,6 +76,7 @@ class ShimDriver:
     """See streamer.device.cuda_driver.Driver. Each block is its own from malloc: sanitizers see its ends."""
 
     name = "kernels on the CPU"
+    capability = "0.0"
     fingerprint = "shim"
     stream = 0
     alignment = 4

@@ -44,6 +44,48 @@ def test_tensorrt_builds_our_network(trt, precision) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.parametrize(("capability", "asked"), [("7.5", ["SM75"]), ("9.0", []), ("", [])])
+def test_tensorrt_rtx_is_told_of_turing(trt, capability, asked) -> None:
+    """Its engines run on 8.0 and later, and on nothing older unless that is asked for."""
+    told: list[str] = []
+
+    class Config:
+        def __init__(self, real: object) -> None:
+            self.__dict__["real"] = real
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.real, name)
+
+        def __setattr__(self, name: str, value: object) -> None:
+            setattr(self.real, name, value)
+
+        def set_compute_capability(self, wanted: object, index: int) -> bool:
+            told.append(wanted.name)
+            assert self.real.set_compute_capability(wanted, index)
+            return True
+
+    class Builder:
+        def __init__(self, logger: object) -> None:
+            self.real = trt.Builder(logger)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.real, name)
+
+        def create_builder_config(self) -> Config:
+            return Config(self.real.create_builder_config())
+
+        def build_serialized_network(self, definition: object, config: Config) -> object:
+            return self.real.build_serialized_network(definition, config.real)
+
+    module = SimpleNamespace(**{name: getattr(trt, name) for name in dir(trt)} | {"Builder": Builder})
+    engine = cuda_trt.build_engine(
+        module, cuda_trt.network_of(models.find("fast"), "fp32"), SMALL, capability
+    )
+    assert told == asked
+    assert len(engine) > 10_000
+
+
+@pytest.mark.real
 def test_tensorrt_builds_for_the_side_that_was_asked_for(trt) -> None:
     spec, ranges = models.find("fast"), []
     recorder = Recorder(trt, seen=ranges)
