@@ -17,11 +17,14 @@ import numpy as np
 import pytest
 
 from streamer import cli
-from streamer.config import settings_from
+from streamer.config import Hide, settings_from
 from streamer.device import cuda_driver, cuda_probe, cuda_trt
 from streamer.device.cuda import CudaDevice
 from streamer.errors import DeviceError
-from streamer.frame import Frame
+from streamer.frame import Frame, Size
+from streamer.image import redact
+from streamer.image.limits import ImageLimits
+from streamer.image.picture import from_array
 from streamer.live.detecting import SharedDetector
 from streamer.live.settings import StreamSettings
 from streamer.live.stream import LiveStream, Studio
@@ -31,7 +34,7 @@ from streamer.proof import scene
 from streamer.tally import Tally
 from streamer.zones import Zones
 from tests import clips
-from tests.device.conftest import no_network
+from tests.device.conftest import no_network, noise
 from tests.device.shim_driver import ShimDriver
 from tests.device.test_cuda_run import arguments, driver, pictures  # noqa: F401 - the first two are fixtures
 from tests.device.test_cuda_trt import OnnxEngine
@@ -175,6 +178,18 @@ def test_a_live_stream_is_covered_while_its_gpu_is_full(shim_library, monkeypatc
     scene.run_until(stream, done, timeout_s=120)
     assert judge.leaks == 0
     assert stream.failure is None
+
+
+@pytest.mark.parametrize("call", ["upload", "view_f32", "download"])
+def test_a_picture_that_a_lost_gpu_did_not_look_at_is_not_given_out(driver, call) -> None:
+    """Neither the next one: a server answers each with the error."""
+    redactor = redact.open_redactor(settings_from({"device": "cuda", "detect": {"side": 128}}))
+    picture = from_array(np.dstack([noise(Size(96, 64)).luma] * 3), ImageLimits())
+    assert redactor(picture, Hide.EVERYTHING).picture.samples.shape == (64, 96, 3)
+    driver.fail_at = call
+    for _ in range(2):
+        with pytest.raises(DeviceError, match="made to fail"):
+            redactor(picture, Hide.EVERYTHING)
 
 
 @pytest.fixture

@@ -54,11 +54,12 @@ def pictures(path: Path) -> list[np.ndarray]:
         return [picture.to_ndarray() for picture in container.decode(video=0)]
 
 
-def test_the_gpu_makes_the_cpus_video(driver, arguments, tmp_path) -> None:
+@pytest.mark.parametrize("looks", [[], ["--turned"]])
+def test_the_gpu_makes_the_cpus_video(driver, arguments, tmp_path, looks) -> None:
     made = {}
     for device in ("cpu", "cuda"):
         out, report = tmp_path / f"{device}.mp4", tmp_path / f"{device}.json"
-        extra = ["--device", device, "-o", str(out), "--report", str(report)]
+        extra = [*looks, "--device", device, "-o", str(out), "--report", str(report)]
         done = CliRunner().invoke(app, [*arguments, *extra], catch_exceptions=False)
         assert done.exit_code == 0, done.output
         made[device] = pictures(out)
@@ -66,6 +67,7 @@ def test_the_gpu_makes_the_cpus_video(driver, arguments, tmp_path) -> None:
     assert all((ours == wanted).all() for ours, wanted in zip(made["cuda"], made["cpu"], strict=True))
     assert "cuda:0" in (tmp_path / "cuda.json").read_text()
     assert driver.launches.count("paint") >= 12
+    assert driver.launches.count("turn_f32") == (3 * (driver.launches.count("view_f32") - 1) if looks else 0)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

@@ -88,6 +88,14 @@ def test_thumbnails_and_views_are_those_of_the_cpu(gpu) -> None:
     assert np.abs(gpu.thumbnail(frame, 320).astype(int) - CpuDevice().thumbnail(frame, 320)).max() <= 1
 
 
+def test_turned_views_are_those_that_numpy_turns(gpu) -> None:
+    frames = [resident(gpu, noise(Size(640, 360), seed)) for seed in range(3)]
+    views = gpu.views(frames, letterbox(frames[0].size, 320), models.find("fast"))
+    for quarters in (1, 2, 3):
+        wanted = np.rot90(np.asarray(views), quarters, (2, 3))
+        assert (np.asarray(gpu.turned(views, quarters)) == wanted).all()
+
+
 def test_a_batch_runs_through_the_network(gpu) -> None:
     spec = models.find("fast")
     frames = [noise(Size(640, 384), seed) for seed in range(5)]
