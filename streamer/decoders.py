@@ -34,24 +34,30 @@ def decode_streamer(outputs: Outputs, spec: ModelSpec, floors: Floors, size: Siz
     """
     kinds = len(spec.labels)
     least = np.array([[floors.get(label, np.inf)] for label in spec.labels], np.float32)
-    parts: list[Detections] = []
+    places, values, strides = (
+        [],
+        [],
+        [],
+    )  # of what is sure enough: class, column, row; its channels; input pixels
     for level in outputs:
         _check(level.ndim == 4 and level.shape[1] == kinds + 4, spec, outputs)
         columns, cells = level.shape[3], level.shape[2] * level.shape[3]
         planes = level[0].reshape(kinds + 4, cells)
-        stride = size.width / columns
         at = np.flatnonzero(planes[:kinds] > least)  # classes one behind the other
-        if not len(at):
-            continue
-        channel, cell = np.divmod(at, cells)
-        row, column = np.divmod(cell, columns)
-        raw = planes[kinds:, cell]
-        center = (np.stack([column, row]) + 0.5 + raw[:2]) * stride
-        half = np.exp(np.clip(raw[2:], -6, _LONGEST_LOG)) * stride / 2
-        boxes = np.concatenate([center - half, center + half]).T.astype(np.float32, order="C")
-        labels = np.array(spec.labels, np.uint8)[channel]
-        parts.append(Detections(boxes, planes[channel, cell].astype(np.float32), labels))
-    return detection.concatenate(parts)
+        if len(at):
+            channel, cell = np.divmod(at, cells)
+            row, column = np.divmod(cell, columns)
+            places.append(np.array([channel, column, row]))
+            values.append(planes[:, cell])
+            strides.append(np.full(len(at), size.width / columns))
+    if not places:
+        return detection.none()
+    place, value, stride = np.concatenate(places, 1), np.concatenate(values, 1), np.concatenate(strides)
+    center = (place[1:] + 0.5 + value[kinds : kinds + 2]) * stride
+    half = np.exp(np.clip(value[kinds + 2 :], -6, _LONGEST_LOG)) * stride.astype(np.float32) / 2
+    boxes = np.concatenate([center - half, center + half]).T.astype(np.float32, order="C")
+    scores = value[place[0], np.arange(len(boxes))].astype(np.float32)
+    return Detections(boxes, scores, np.array(spec.labels, np.uint8)[place[0]])
 
 
 def decode_yunet(outputs: Outputs, spec: ModelSpec, floors: Floors, size: Size) -> Detections:
