@@ -15,7 +15,6 @@ from streamer.config import Hide, Settings, Style
 from streamer.errors import ConfigError, InputError, OutputError, StreamerError
 from streamer.image.api import mask
 from streamer.image.limits import ImageLimits
-from streamer.image.picture import EXTENSIONS
 from streamer.image.result import ResultForm, hand_over
 from streamer.image.source import Access
 from streamer.media.opening import check_regular
@@ -24,7 +23,6 @@ from streamer.pipeline import Engine, Job
 from streamer.proof.verify import verify as look_again
 
 LEFT = 3  # exit code: the check found something
-_ENDINGS = {"JPEG": {".jpg", ".jpeg"}, "PNG": {".png"}}
 
 
 def command(
@@ -208,18 +206,14 @@ def anonymize_picture(job: Job, settings: Settings) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror}): {job.source}") from error
     masked = mask(data, settings, Access(ImageLimits()))
-    target = job.target
-    if target is not None and target.suffix.lower() not in _ENDINGS[masked.picture.format]:
-        target = target.with_suffix(f".{EXTENSIONS[masked.picture.format]}")
-        check_target(job.source, target, overwrite=job.overwrite)
     values = {
         "input": str(job.source),
-        "output": str(target) if target else None,
+        "output": str(job.target) if job.target else None,
         **masked.result().as_dict(),
         "notes": ["left out: all pictures but the first"] if masked.picture.more else [],
     }
-    if target is not None:
-        hand_over(masked, ResultForm.PATH, out=target)
+    if job.target is not None:
+        hand_over(masked, ResultForm.PATH, out=job.target)
     if job.objects is not None:
         try:
             job.objects.write_text(json.dumps(masked.result().as_dict()) + "\n", encoding="utf-8")

@@ -13,8 +13,7 @@ from rich.table import Table
 
 from streamer import bench, live_bench, load, models, resident_bench
 from streamer.cli.flags import settings_of
-from streamer.cli.image import PICTURES
-from streamer.cli.inputs import check_input
+from streamer.cli.inputs import PICTURES, check_input
 from streamer.config import Settings
 from streamer.device import cuda_bench, open_cuda
 from streamer.device.base import letterbox

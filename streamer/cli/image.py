@@ -14,18 +14,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from streamer.address import redacted_name
 from streamer.cli.flags import settings_of
+from streamer.cli.inputs import PICTURES, check_written
 from streamer.cli.screen import shown
 from streamer.config import Style
 from streamer.errors import ConfigError, InputError, OutputError, StreamerError
 from streamer.image.api import mask
 from streamer.image.limits import ImageLimits
-from streamer.image.picture import EXTENSIONS, Format
+from streamer.image.picture import EXTENSIONS, WRITTEN, Format
 from streamer.image.redact import MaskedPicture
 from streamer.image.result import ImageResult, ResultForm, form_from, hand_over, hide_from
 from streamer.image.source import Access, ImageInput
 
-_FORMATS: dict[str, Format] = {".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".png": "PNG"}
-PICTURES = frozenset(_FORMATS) | {".webp", ".avif", ".heic", ".heif", ".gif", ".bmp", ".tif", ".tiff"}
+_PICTURES = PICTURES | {".gif"}
 _LONGEST_SHOWN = 200  # characters; longer text is base64
 _LONGEST_PATH = 4096
 _DIGITS = 8  # characters of a byte in a printed array, at most
@@ -105,21 +105,21 @@ class _Job:
     file: Path | None = None  # or the file that it becomes
 
     def target(self, format: Format) -> Path | None:
-        """The result's file; None is a new one in the temporary folder."""
-        if self.file is not None and _FORMATS.get(self.file.suffix.lower()) != format:
-            raise ConfigError(f"the result is a {format}; give it a name that ends so, not {self.file}")
+        """The result's file, whose ending is `format` where none is known; None is one in the temporary folder."""
         if self.folder is None:
             return self.file
         name = _file_name(self.name) or "picture"
-        suffix = "" if _FORMATS.get(Path(name).suffix.lower()) == format else f".{EXTENSIONS[format]}"
+        suffix = "" if Path(name).suffix.lower() in WRITTEN else f".{EXTENSIONS[format]}"
         return self.folder / f"{name}{suffix}"
 
 
 def _jobs(inputs: list[str], output: Path | None) -> Iterator[_Job]:
     several = len(inputs) > 1 or _is_folder(inputs[0])
-    to_file = output is not None and not output.is_dir() and output.suffix.lower() in PICTURES
+    to_file = output is not None and not output.is_dir() and output.suffix.lower() in _PICTURES
     if several and to_file:
         raise ConfigError(f"several pictures need a folder after -o, not {output}")
+    if to_file and output is not None:
+        check_written(output)
     for text in inputs:
         name = "picture" if text == "-" or len(text) > _LONGEST_SHOWN else _shown(text)
         if _is_folder(text):
@@ -135,7 +135,7 @@ def _jobs(inputs: list[str], output: Path | None) -> Iterator[_Job]:
 def _folder_jobs(folder: Path, output: Path) -> Iterator[_Job]:
     """Every picture below `folder`, but none of the results where `output` lies inside it."""
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in PICTURES or not path.is_file():
+        if path.suffix.lower() not in _PICTURES or not path.is_file():
             continue
         if output.resolve() == folder.resolve() or not path.resolve().is_relative_to(output.resolve()):
             yield _Job(str(path), str(path), folder=(output / path.relative_to(folder)).parent)

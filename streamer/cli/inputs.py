@@ -9,7 +9,7 @@ from pathlib import Path
 
 from streamer.address import has_login, has_scheme, redacted_name, redacted_url
 from streamer.errors import ConfigError, InputError
-from streamer.image.picture import moves
+from streamer.image.picture import WRITTEN, moves
 from streamer.media.encoders import CONTAINERS
 
 VIDEOS = frozenset(CONTAINERS) | {
@@ -17,7 +17,15 @@ VIDEOS = frozenset(CONTAINERS) | {
     ".ogv", ".ogm", ".mxf", ".dv", ".f4v", ".rm", ".rmvb", ".nut", ".ivf", ".y4m", ".gif", ".apng", ".dav", ".lrv",
     ".h264", ".264", ".hevc", ".265", ".mjpeg", ".mjpg",
 }  # fmt: skip
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+_BECOMING = {
+    ".bmp": ".png",
+    ".tif": ".png",
+    ".tiff": ".png",
+    ".avif": ".jpg",
+    ".heic": ".jpg",
+    ".heif": ".jpg",
+}
+PICTURES = frozenset(WRITTEN) | frozenset(_BECOMING)
 OURS = "_anonymized"
 _NUMBERED = re.compile(r"%0?(\d*)d")  # frames of a sequence, as ffmpeg writes them: frame_%04d.png
 
@@ -103,6 +111,14 @@ def is_still(path: Path) -> bool:
     return is_picture(path) and not moves(path)
 
 
+def check_written(path: Path) -> None:
+    """Refuse a name for a picture's result that says no format in which pictures are written. Raises ConfigError."""
+    if path.suffix.lower() not in WRITTEN:
+        raise ConfigError(
+            f"pictures are written with one of {' '.join(WRITTEN)} at the end of the name, not {path}"
+        )
+
+
 def _sequence(pattern: Path) -> list[Path]:
     before, digits, after = _NUMBERED.split(pattern.name, maxsplit=1)
     name = re.compile(re.escape(before) + (rf"\d{{{int(digits)}}}" if digits else r"\d+") + re.escape(after))
@@ -116,13 +132,19 @@ def target_of(source: Input, output: Path | None, several: bool) -> Path:
     """Where the result of `source` goes: beside it, into a folder (as deep as it was found), or to the file that was
     named. Raises ConfigError for one file that several should go to."""
     path = source.path
-    ending = path.suffix if path.suffix.lower() in CONTAINERS or is_still(path) else ".mp4"
+    still = is_still(path)
+    if still:
+        ending = _BECOMING.get(path.suffix.lower(), path.suffix)
+    else:
+        ending = path.suffix if path.suffix.lower() in CONTAINERS else ".mp4"
     if output is None:
         return path.with_name(f"{path.stem}{OURS}{ending}")
     if several and not output.is_dir() and _can_be_kept(output):
         raise ConfigError(f"several inputs need a folder after -o, not a file: {output}")
     if several or output.is_dir() or not output.suffix:
         return output / source.below / f"{path.stem}{OURS}{ending}"
+    if still:
+        check_written(output)
     return output
 
 

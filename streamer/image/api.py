@@ -35,8 +35,9 @@ def anonymize_image(
     everything, faces or plates (also `Everything`, `Faces only`, `Licence plates only`). `result` is path (a
     new file, in the system's temporary folder unless `out` names it), url (a `file:` link that works for a
     day), base64, buffer or array (of bytes). The result is a JPEG or a PNG as the picture was, other formats
-    become the nearer of the two; of several pictures in a file the first is taken. Raises InputError and its
-    kinds, ConfigError, OutputError or RedactionError, and then leaves no file.
+    become the nearer of the two, and with `out` its ending says which (.webp too); of several pictures in a file
+    the first is taken. Raises InputError and its kinds, ConfigError, OutputError or RedactionError, and then leaves
+    no file.
     """
     form = form_from(result)
     wanted = (settings or Settings()).model_copy(update={"hide": hide_from(hide)})

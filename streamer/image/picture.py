@@ -12,6 +12,7 @@ change how they look (16-bit samples stay as they are).
 import io
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,16 +26,20 @@ from streamer.errors import DamagedError, InputError, OutputError, TooLargeError
 from streamer.image.heic import is_heic, teach_pillow
 from streamer.image.limits import ImageLimits
 
-Format = Literal["JPEG", "PNG"]
+Format = Literal["JPEG", "PNG", "WEBP"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")  # what is read, and HEIC: see heic.py
-MEDIA_TYPES: dict[Format, str] = {"JPEG": "image/jpeg", "PNG": "image/png"}
-EXTENSIONS: dict[Format, str] = {"JPEG": "jpg", "PNG": "png"}
+MEDIA_TYPES: dict[Format, str] = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
+EXTENSIONS: dict[Format, str] = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
+WRITTEN: dict[str, Format] = {  # by the ending of a file's name
+    ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".webp": "WEBP",
+}  # fmt: skip
 
 _MOVING = ("GIF", "PNG", "WEBP")
 _LOSSY = ("JPEG", "MPO", "WEBP", "AVIF", "HEIF")
 _ORIENTATION = 0x0112  # EXIF tag
 _START_OF_SCAN = b"\xff\xda"
+_QUALITY = 90  # of lossy pictures that were none of ours before
 _DEEPEST = np.uint16(65535)
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANES, _EXTRA_SAMPLES = 258, 262, 284, 338  # TIFF tags
 _ZERO_IS_WHITE, _SEPARATE, _IN_THE_COLOURS = 0, 2, 1  # values of the last three, in this order
@@ -139,7 +144,7 @@ def from_array(array: NDArray[Any], limits: ImageLimits) -> Picture:
 def write(picture: Picture) -> bytes:
     """The file of a picture: see Note [What travels]. Raises OutputError."""
     try:
-        return _write_jpeg(picture) if picture.format == "JPEG" else _write_png(picture)
+        return _WRITERS[picture.format](picture)
     except (OSError, ValueError, cv2.error) as error:
         raise OutputError(
             f"the result cannot be written as {picture.format} ({type(error).__name__})"
@@ -278,15 +283,26 @@ def _jpeg_style(image: Image.Image) -> JpegStyle:
     return JpegStyle(tuple(tables), sampling if sampling in (0, 1, 2) else 0)
 
 
+def _in_8_bits(samples: NDArray[Any]) -> NDArray[np.uint8]:
+    if samples.dtype == np.uint8:
+        return samples
+    return ((samples.astype(np.uint32) * 255 + int(_DEEPEST) // 2) // int(_DEEPEST)).astype(np.uint8)
+
+
 def _write_jpeg(picture: Picture) -> bytes:
+    """A JPEG knows no transparency: what is transparent becomes white."""
     file = io.BytesIO()
-    grey = picture.samples.shape[2] == 1
-    image = Image.fromarray(picture.samples[:, :, 0] if grey else picture.samples)
+    samples = _in_8_bits(picture.samples)
+    if picture.alpha is not None:
+        alpha = _in_8_bits(picture.alpha).astype(np.uint16)
+        samples = ((samples * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    grey = samples.shape[2] == 1
+    image = Image.fromarray(samples[:, :, 0] if grey else samples)
     options: dict[str, Any] = {} if grey else {"subsampling": picture.jpeg.sampling}
     if picture.jpeg.tables:
         options["qtables"] = [list(table) for table in picture.jpeg.tables[: 1 if grey else 3]]
     else:
-        options["quality"] = 90
+        options["quality"] = _QUALITY
     image.save(file, "JPEG", **options)
     return file.getvalue()
 
@@ -302,3 +318,21 @@ def _write_png(picture: Picture) -> bytes:
     if not ok:
         raise ValueError("not encoded")
     return data.tobytes()
+
+
+def _write_webp(picture: Picture) -> bytes:
+    file = io.BytesIO()
+    samples = _in_8_bits(picture.samples)
+    if samples.shape[2] == 1:
+        samples = np.repeat(samples, 3, axis=2)
+    if picture.alpha is not None:
+        samples = np.concatenate([samples, _in_8_bits(picture.alpha)], axis=2)
+    Image.fromarray(samples).save(file, "WEBP", quality=_QUALITY)
+    return file.getvalue()
+
+
+_WRITERS: dict[Format, Callable[[Picture], bytes]] = {
+    "JPEG": _write_jpeg,
+    "PNG": _write_png,
+    "WEBP": _write_webp,
+}

@@ -24,7 +24,7 @@ from streamer.device.redaction import interleaved, meeting, paint
 from streamer.errors import RedactionError, StreamerError
 from streamer.frame import Color, Frame, FrameResult, HiddenObject, Plane, Size
 from streamer.image import picture as files
-from streamer.image.picture import Picture
+from streamer.image.picture import Format, Picture
 from streamer.masking import MaskPlan
 from streamer.zones import Zones, kept, load_zones, plan_zones
 
@@ -40,6 +40,10 @@ class MaskedPicture:
 
     picture: Picture
     objects: tuple[HiddenObject, ...]
+
+    def becoming(self, format: Format) -> "MaskedPicture":
+        """The same for a file of another format."""
+        return replace(self, picture=replace(self.picture, format=format))
 
     def write(self) -> bytes:
         """The file of the picture. Raises OutputError."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from streamer.config import Hide
 from streamer.errors import ConfigError
-from streamer.image.picture import EXTENSIONS, Format
+from streamer.image.picture import EXTENSIONS, WRITTEN, Format
 from streamer.image.redact import MaskedPicture
 from streamer.image.store import Store, default_folder, write_whole
 
@@ -75,10 +75,12 @@ def form_from(word: str) -> ResultForm:
 
 
 def hand_over(masked: MaskedPicture, form: ResultForm, *, out: Path | None = None) -> ImageResult:
-    """The answer with the picture in `form`; `out` is the file that a path result becomes.
+    """The answer with the picture in `form`; `out` is the file that a path result becomes, in the format of its ending.
 
     Without `out` it is a new file in the system's temporary folder. Raises OutputError; then no file is left.
     """
+    if out is not None:
+        masked = masked.becoming(WRITTEN.get(out.suffix.lower(), masked.picture.format))
     data = masked.write()
     kind = masked.picture.format
     if form is ResultForm.PATH:

@@ -265,7 +265,7 @@ def test_moving_pictures_become_videos_and_none_is_lost_in_silence(tmp_path: Pat
     assert pages["notes"] == ["left out: all pictures but the first"]
     assert still["notes"] == []
     assert sorted(path.name for path in out.iterdir()) == [
-        "a_anonymized.mp4", "b_anonymized.mp4", "d_anonymized.png", "e_anonymized.jpg",
+        "a_anonymized.mp4", "b_anonymized.mp4", "d_anonymized.png", "e_anonymized.webp",
     ]  # fmt: skip
 
 

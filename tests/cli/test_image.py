@@ -104,8 +104,26 @@ def test_a_folder_keeps_its_structure_and_goes_on_after_a_failure(picture: Path,
     assert done.exit_code == 1
     assert "broken.png" in done.stderr
     found = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
-    assert found == {"person.jpg", "deep/a.webp.jpg", "deep/a.png"}
+    assert found == {"person.jpg", "deep/a.webp", "deep/a.png"}
     assert is_masked(target / "person.jpg")
+
+
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [("x.jpg", "JPEG"), ("x.JPEG", "JPEG"), ("x.png", "PNG"), ("x.webp", "WEBP")],
+)
+def test_the_ending_of_the_name_says_the_format(
+    picture: Path, tmp_path: Path, name: str, format: str
+) -> None:
+    source = tmp_path / "person.png"
+    Image.fromarray(PERSON).save(source)
+    for given in (picture, source):
+        done = run(given, "-o", tmp_path / name, "--json")
+        assert done.exit_code == 0, done.stderr
+        assert json.loads(done.stdout)["format"] == format
+        with Image.open(tmp_path / name) as image:
+            assert image.format == format
+        assert is_masked(tmp_path / name)
 
 
 def test_of_several_pictures_the_first_is_taken_and_that_is_said(tmp_path: Path) -> None:
@@ -163,7 +181,7 @@ def test_a_url_gives_its_name_and_tells_no_secret(picture: Path, tmp_path: Path)
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--hide", "cats"), ("--result", "gif"), ("--result", "base64", "-o", "x.jpg"), ("-o", "wrong.png")],
+    [("--hide", "cats"), ("--result", "gif"), ("--result", "base64", "-o", "x.jpg"), ("-o", "wrong.bmp")],
 )
 def test_wrong_usage_is_said_and_nothing_is_written(
     arguments: tuple[str, ...], picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

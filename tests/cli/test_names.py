@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+from PIL import Image
 
 from streamer import demo
 from streamer.cli import main
@@ -237,12 +238,46 @@ def test_a_folder_that_may_not_be_looked_into_is_not_called_empty(
     assert "Permission denied" in errors
 
 
-def test_a_picture_is_not_written_under_the_name_of_another_format(cli: Cli, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["image", "anonymize"])
+@pytest.mark.parametrize("name", ["q.avif", "q.tif", "q.bmp"])
+def test_a_picture_is_not_written_under_the_name_of_another_format(
+    cli: Cli, tmp_path: Path, command: str, name: str
+) -> None:
     cv2.imwrite(str(tmp_path / "p.png"), clips.texture(0, 128, 96))
-    code, _, errors = cli("image", "p.png", "-o", "q.webp")
-    assert code == 1
-    assert "PNG" in errors
-    assert not (tmp_path / "q.webp").exists()
+    code, _, errors = cli(command, "p.png", "-o", name)
+    assert code == 2
+    assert one_line(errors)
+    assert ".webp" in errors
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "p.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "format"), [("q.jpg", "JPEG"), ("q.JPEG", "JPEG"), ("q.png", "PNG"), ("q.webp", "WEBP")]
+)
+@pytest.mark.parametrize("source", ["p.png", "p.jpg", "p.webp", "p.bmp", "p.avif"])
+def test_a_picture_gets_the_format_and_the_name_that_were_asked_for(
+    cli: Cli, tmp_path: Path, source: str, name: str, format: str
+) -> None:
+    Image.fromarray(clips.texture(0, 128, 96)).save(tmp_path / source)
+    code, out, errors = cli("anonymize", source, "-o", name)
+    assert code == 0, errors
+    assert json.loads(out)["output"] == name
+    with Image.open(tmp_path / name) as image:
+        assert image.format == format
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", source, name]
+
+
+def test_a_folder_keeps_the_names_of_pictures(cli: Cli, tmp_path: Path) -> None:
+    for name in ("a.webp", "b.JPG", "c.png", "d.bmp", "e.avif"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.fromarray(clips.texture(0, 128, 96)).save(tmp_path / "in" / name)
+    code, _, errors = cli("anonymize", "in", "-o", "out")
+    assert code == 0, errors
+    formats = {}
+    for path in (tmp_path / "out").iterdir():
+        with Image.open(path) as image:
+            formats[path.name.replace("_anonymized", "")] = image.format
+    assert formats == {"a.webp": "WEBP", "b.JPG": "JPEG", "c.png": "PNG", "d.png": "PNG", "e.jpg": "JPEG"}
 
 
 def test_a_name_with_a_colon_is_no_protocol(cli: Cli, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import io
 import struct
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -343,3 +344,24 @@ def test_limits_are_what_the_caller_says(person: NDArray[np.uint8]) -> None:
     with pytest.raises(TooLargeError):
         decode(source, ImageLimits(max_pixels=512 * 512 - 1))
     assert decode(source, ImageLimits(max_pixels=512 * 512)).width == 512
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_any_picture_becomes_any_format(depth: type[np.unsignedinteger[Any]], channels: int) -> None:
+    ramp = np.linspace(0, np.iinfo(depth).max, 64 * 32).astype(depth).reshape(32, 64, 1)
+    samples = np.repeat(ramp, channels, axis=2)
+    if channels == 4:
+        samples[:, 32:, 3] = 0
+        samples[:, :32, 3] = np.iinfo(depth).max
+    picture = from_array(samples, LIMITS)
+    for format in ("JPEG", "WEBP"):
+        made = opened(write(replace(picture, format=format)))
+        assert made.format == format
+        found = np.asarray(made.convert("RGB")).astype(int)
+        wanted = (ramp.astype(int) * 255 // np.iinfo(depth).max)[:, :32]
+        assert np.abs(found[:, :32] - wanted).mean() < 3
+        if channels == 4 and format == "JPEG":
+            assert found[:, 40:].min() > 250
+        if channels == 4 and format == "WEBP":
+            assert np.asarray(made.getchannel("A"))[:, 40:].max() == 0
