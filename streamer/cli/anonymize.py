@@ -17,6 +17,7 @@ from streamer.image.api import mask
 from streamer.image.limits import ImageLimits
 from streamer.image.result import ResultForm, hand_over
 from streamer.image.source import Access
+from streamer.image.store import write_whole
 from streamer.media.opening import check_regular
 from streamer.media.sink import check_beside, check_target
 from streamer.pipeline import Engine, Job
@@ -108,9 +109,13 @@ def command(
     files = _found(inputs, batch)
     count = len(files) + batch.failures
     jobs = [_job(file, output, count > 1, objects, dry_run, overwrite) for file in files]
+    read = [path for path in (config_file, settings.zones) if path is not None]
+    for job in jobs:
+        if job.objects is not None:
+            check_beside(job.objects, [*read, job.source, *([job.target] if job.target is not None else [])])
     if report is not None:
         taken = [path for job in jobs for path in (job.source, job.target, job.objects) if path is not None]
-        check_beside(report, taken)
+        check_beside(report, [*read, *taken])
     for job in jobs:
         try:
             batch.run(job)
@@ -120,7 +125,8 @@ def command(
             batch.failed(job.source, error)
     if report is not None:
         reports = batch.reports
-        _write_report(report, reports[0] if count == 1 else {"files": reports, "failed": batch.failures})
+        values = reports[0] if count == 1 else {"files": reports, "failed": batch.failures}
+        _write_text(report, json.dumps(values, indent=2))
     if batch.failures:
         raise StreamerError(f"{batch.failures} of {count} inputs failed")
     if batch.leftovers:
@@ -215,10 +221,7 @@ def anonymize_picture(job: Job, settings: Settings) -> dict[str, Any]:
     if job.target is not None:
         hand_over(masked, ResultForm.PATH, out=job.target)
     if job.objects is not None:
-        try:
-            job.objects.write_text(json.dumps(masked.result().as_dict()) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"cannot be written ({error.strerror}): {job.objects}") from error
+        _write_text(job.objects, json.dumps(masked.result().as_dict()))
     return values
 
 
@@ -252,8 +255,13 @@ def _every(text: str | None) -> int | str | None:
         raise ConfigError(f'--detect-every takes a number of frames or auto, not "{text}"') from error
 
 
-def _write_report(path: Path, values: dict[str, Any]) -> None:
+def _write_text(path: Path, text: str) -> None:
+    """Write whole lines: complete or not at all, but through a pipe, device or link. Raises OutputError."""
+    data = f"{text}\n".encode()
+    if not path.is_symlink() and (path.is_file() or not path.exists()):
+        write_whole(path, data, 0o666)
+        return
     try:
-        path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        path.write_bytes(data)
     except OSError as error:
-        raise OutputError(f"the report cannot be written ({error.strerror}): {path}") from error
+        raise OutputError(f"cannot be written ({error.strerror}): {path}") from error

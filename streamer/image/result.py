@@ -85,7 +85,7 @@ def hand_over(masked: MaskedPicture, form: ResultForm, *, out: Path | None = Non
     kind = masked.picture.format
     if form is ResultForm.PATH:
         path = out or Path(tempfile.gettempdir()) / f"{secrets.token_hex(8)}.{EXTENSIONS[kind]}"
-        write_whole(path, data)
+        write_whole(path, data, 0o600 if out is None else 0o666)
         return answer(masked, str(path))
     if form is ResultForm.URL:
         store = Store(default_folder())

@@ -100,14 +100,12 @@ def default_folder() -> Path:
     return Path(tempfile.gettempdir()) / f"streamer-results-{os.geteuid()}"
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a new file for its owner alone, complete or not at all. Raises OutputError."""
+def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Write a new file, by default for its owner alone, complete or not at all. Raises OutputError."""
     part = path.with_name(f"{path.name}.part")
     try:
         try:
-            handle = os.open(
-                part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600
-            )
+            handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), mode)
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
             part.replace(path)

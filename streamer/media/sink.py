@@ -284,7 +284,8 @@ def check_target(source: Path, target: Path, *, overwrite: bool) -> None:
 
 
 def check_beside(path: Path, media: Iterable[Path]) -> None:
-    """Refuse a file for facts (objects, a report) that is a folder, has none, or would replace one of `media`.
+    """Refuse a file for facts (objects, a report) that is a folder, has none, would replace one of `media` or cannot
+    be written.
 
     Raises ConfigError or OutputError.
     """
@@ -295,6 +296,25 @@ def check_beside(path: Path, media: Iterable[Path]) -> None:
     for other in media:
         if _is_same(path, other) or _is_same(_part_of(path), other):
             raise ConfigError(f"this would replace an input or a result; choose another name: {path}")
+    _try_to_write(path)
+
+
+def _try_to_write(path: Path) -> None:
+    """Find out before a long run whether a file can be written, which permissions alone do not say."""
+    if path.exists() and not os.access(path, os.W_OK):
+        raise OutputError(f"cannot be written (Permission denied): {path}")
+    part = _part_of(path)
+    if (
+        part.exists() or path.is_symlink() or (path.exists() and not path.is_file())
+    ):  # /dev/stdout takes no file
+        return
+    try:
+        part.touch(exist_ok=False)
+        part.unlink()
+    except FileExistsError:
+        return  # another run writes there
+    except OSError as error:
+        raise OutputError(f"cannot be written ({error.strerror}): {path}") from error
 
 
 def _is_same(path: Path, other: Path) -> bool:

@@ -297,3 +297,45 @@ def test_the_stills_of_the_demo_take_any_name(tmp_path: Path) -> None:
     assert (folder / "stills.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(InputError):
         LiveSource(LiveSpec(str(folder / "none.mp4")), tally=Tally())
+
+
+@pytest.mark.parametrize("option", ["--report", "--objects"])
+@pytest.mark.parametrize(
+    "place", ["none/x.json", "SOURCE", "in.mp4/x.json", "TARGET", "folder", "zones.json", "/proc/x.json"]
+)
+@pytest.mark.parametrize("source", ["in.mp4", "p.png"])
+def test_facts_that_cannot_be_written_are_told_before_the_run(
+    cli: Cli, tmp_path: Path, option: str, place: str, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(*_: object) -> None:
+        raise AssertionError("it was begun")
+
+    monkeypatch.setattr("streamer.cli.anonymize._Batch.run", decode)
+    cv2.imwrite(str(tmp_path / "p.png"), clips.texture(0, 128, 96))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "zones.json").write_text("{}")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    target = Path("out").with_suffix(Path(source).suffix)
+    place = place.replace("SOURCE", source).replace("TARGET", str(target))
+    code, out, errors = cli("anonymize", source, "-o", target, option, place, "--zones", "zones.json")
+    assert code in (1, 2)
+    assert out == ""
+    assert one_line(errors), errors
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_a_report_may_go_to_a_pipe(cli: Cli) -> None:
+    code, out, errors = cli("anonymize", "in.mp4", "-q", "--dry-run", "--report", "/dev/stdout")
+    assert code == 0, errors
+    assert json.loads(out)["video"]["frames"] == 3
+
+
+def test_results_can_be_read_by_whom_the_system_lets_read(cli: Cli, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "p.png"), clips.texture(0, 128, 96))
+    before = os.umask(0o022)
+    try:
+        assert cli("anonymize", "in.mp4", "p.png", "-o", "out", "--report", "r.json")[0] == 0
+    finally:
+        os.umask(before)
+    for path in (*(tmp_path / "out").iterdir(), tmp_path / "r.json"):
+        assert path.stat().st_mode & 0o777 == 0o644
