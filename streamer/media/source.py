@@ -18,6 +18,7 @@ from streamer.media import hardware
 from streamer.media.beginning import Preroll, beginning_of
 from streamer.media.display import DisplayTimes, usual_step
 from streamer.media.gop import GopCutter
+from streamer.media.matroska import end_of
 from streamer.media.mp4 import movies
 from streamer.media.opening import check_regular, open_input
 from streamer.media.picture import Timing, frame_from_picture, is_mirrored, turn_of
@@ -113,6 +114,7 @@ class FileSource(Closing):
             self._context.thread_type = "AUTO"
             self._cutter: GopCutter | None = None
             self._bytes = self.path.stat().st_size
+            self._end = end_of(path) if "matroska" in self._container.format.name else None
             self._read = 0  # whole packets of the video
             self._demuxed = self._packets()
             step = usual_step(self.stream, self.stream.time_base or Fraction(1, 90_000))
@@ -294,6 +296,9 @@ class FileSource(Closing):
         lost = len(entries) - self._read
         if lost > 0 and (changed or any(entry.pos + entry.size > size for entry in entries)):
             self._tally.note(f"the file is cut off: {lost} of {len(entries)} pictures could not be read")
+            self._tally.events["read errors"] += 1
+        elif self._end is not None and size < self._end:
+            self._tally.note(f"the file is cut off: {self._end - size} of its {self._end} bytes are missing")
             self._tally.events["read errors"] += 1
 
     def _size_now(self) -> int:

@@ -1,5 +1,6 @@
 import os
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from streamer.errors import InputError
 from streamer.frame import Frame, Size
 from streamer.media import source
+from streamer.media.matroska import end_of
 from streamer.media.source import AudioPacket, FileSource
 from streamer.tally import Tally
 from tests import clips
@@ -98,6 +100,43 @@ def test_a_file_that_is_cut_off_behind_its_index_is_told(tmp_path: Path) -> None
     assert tally.notes == [f"the file is cut off: {30 - read} of 30 pictures could not be read"]
 
 
+@pytest.mark.parametrize(
+    ("name", "clip"),
+    [
+        ("a.mkv", Clip()),
+        ("a.webm", Clip(codec="libvpx-vp9", options={"deadline": "realtime", "cpu-used": "8"})),
+    ],
+)
+def test_matroska_that_is_cut_off_is_read_and_told(tmp_path: Path, name: str, clip: Clip) -> None:
+    path, tally = clips.make(tmp_path / name, clip), Tally()
+    frames_of(path, tally)
+    assert not tally.notes
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    assert 0 < len(frames_of(path, tally)) < 30
+    missing = len(whole) - len(whole) * 2 // 3
+    assert tally.notes == [f"the file is cut off: {missing} of its {len(whole)} bytes are missing"]
+    assert tally.events["read errors"] == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "end"),
+    [
+        (b"\x1a\x45\xdf\xa3\x81\0\x18\x53\x80\x67\x82\0\0", 13),
+        (b"\x1a\x45\xdf\xa3\x81\0\xec\x40\x01\0\x18\x53\x80\x67\x40\x0a", 26),  # filling before it
+        (b"\x1a\x45\xdf\xa3\x81\0\x18\x53\x80\x67\x01\xff\xff\xff\xff\xff\xff\xff", None),  # not known
+        (b"\x1a\x45\xdf\xa3\x81\0\x18\x53", None),
+        (b"\x1a\x45\xdf\xa3\x81\0" + 100 * b"\xec\x80", None),
+        (b"\x18\x53\x80\x67\x82\0\0", None),
+        (b"\0\0\0\0", None),
+        (b"", None),
+    ],
+)
+def test_the_end_of_matroska_is_what_its_segment_says(tmp_path: Path, data: bytes, end: int | None) -> None:
+    (tmp_path / "a.mkv").write_bytes(data)
+    assert end_of(tmp_path / "a.mkv") == end
+
+
 @pytest.mark.parametrize("share", [0, 0.5, 0.5001, 0.9])
 def test_a_file_that_shrinks_while_it_is_read_is_told_with_what_was_read(
     tmp_path: Path, share: float
@@ -172,6 +211,21 @@ def test_variable_frame_times_are_kept(tmp_path: Path) -> None:
     stamps = [0, 40, 120, 130, 400, 410, 900, 905, 910, 2000]
     path = clips.make(tmp_path / "vfr.mkv", Clip(frames=10, pts=stamps))
     assert [frame.time_s for frame in frames_of(path)] == pytest.approx([stamp / 1000 for stamp in stamps])
+
+
+def test_the_last_pictures_of_an_avi_last_as_long_as_the_others(tmp_path: Path) -> None:
+    """Its rate may be that of a clock which is faster than its pictures."""
+    path = clips.make(tmp_path / "a.avi", Clip(options={"bf": "3", "preset": "veryfast"}, gop=30))
+    with av.open(str(path)) as taken, av.open(str(tmp_path / "b.avi"), "w") as container:
+        stream = container.add_stream_from_template(taken.streams.video[0])
+        stream.time_base = Fraction(1, 600)
+        for number, packet in enumerate(packet for packet in taken.demux(video=0) if packet.size):
+            packet.pts = packet.dts = 40 * number
+            packet.time_base, packet.stream = Fraction(1, 600), stream
+            container.mux(packet)
+    times = [frame.time_s for frame in frames_of(tmp_path / "b.avi")]
+    assert np.diff(times) == pytest.approx([times[1] - times[0]] * 29)
+    assert times[1] - times[0] > 0.03
 
 
 @pytest.mark.parametrize("fourcc", [b"H264", b"HEVC"])
