@@ -32,6 +32,10 @@ class DisplayTimes:
         self._last_pts: int | None = None
         self._counts_decoded = (container.format.name, stream.codec_context.name) in _COUNT_DECODED
         self._reordering = 0  # from the decoding of the first picture to its display
+        self._decoding_step = (
+            0  # between the two pictures decoded last; the container's rate may be that of its clock
+        )
+        self._last_dts: int | None = None
 
     def of(self, picture: av.VideoFrame, number: int) -> Timing:
         """When the next picture, which gets that number, is shown and for how long."""
@@ -52,5 +56,9 @@ class DisplayTimes:
         if self._last_pts is None:
             self._reordering = (picture.pts or 0) - (picture.dts or 0)
         if picture.dts is None:
-            return (picture.pts or 0) if self._last_pts is None else self._last_pts + step
+            following = (self._last_pts or 0) + (self._decoding_step or step)
+            return (picture.pts or 0) if self._last_pts is None else following
+        if self._last_dts is not None:
+            self._decoding_step = picture.dts - self._last_dts
+        self._last_dts = picture.dts
         return picture.dts + self._reordering
