@@ -8,6 +8,7 @@ import av
 from av.audio.stream import AudioStream
 
 from streamer.errors import OutputError
+from streamer.media.vorbis import without_comments
 from streamer.tally import Tally
 
 _TAGS = ("language",)  # what is kept of a track's tags: titles and handlers can name people
@@ -35,8 +36,13 @@ def audio_track(container: av.container.OutputContainer, source: AudioStream, ta
     name = source.codec_context.name
     plain = {"mp3float": "mp3", "libopus": "opus"}.get(name, name)
     raw = container.format.name == "mov" and plain.startswith("pcm_")
-    if raw or plain in _PLAYED.get(container.format.name, container.supported_codecs):
-        track: AudioTrack = _Copied(container, source)
+    fits = raw or plain in _PLAYED.get(container.format.name, container.supported_codecs)
+    header = None
+    if plain == "vorbis":
+        header = without_comments(bytes(source.codec_context.extradata or b""))
+        fits = fits and header is not None
+    if fits:
+        track: AudioTrack = _Copied(container, source, header)
     else:
         encoder = _FALLBACK.get(container.format.name, "aac")
         tally.note(f"audio: {name} does not fit into {container.format.name}, encoded as {encoder}")
@@ -53,8 +59,14 @@ def _keep_tags(target: AudioStream, source: AudioStream) -> None:
 
 
 class _Copied:
-    def __init__(self, container: av.container.OutputContainer, source: AudioStream) -> None:
+    """The source's packets; `header` takes the place of its own, which may name people."""
+
+    def __init__(
+        self, container: av.container.OutputContainer, source: AudioStream, header: bytes | None
+    ) -> None:
         self._stream = container.add_stream_from_template(source)
+        if header is not None:
+            self._stream.codec_context.extradata = header
         self._stream.time_base = source.time_base
         _keep_tags(self._stream, source)
 

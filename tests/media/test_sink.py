@@ -14,6 +14,7 @@ from streamer.media import encoders, nal, splice
 from streamer.media.gop import PacketGop
 from streamer.media.sink import FileSink, check_output
 from streamer.media.source import AudioPacket, FileSource
+from streamer.media.vorbis import without_comments
 from streamer.tally import Tally
 from tests import clips
 from tests.clips import Clip
@@ -77,6 +78,67 @@ def test_a_track_of_sound_in_which_there_is_none_is_left_out(tmp_path: Path) -> 
     source.write_bytes(b"".join(kept))
     assert "left out: audio stream 1" in convert(source, target).notes
     assert clips.look(target).kinds == ["video"]
+
+
+def commented(header: bytes, *, sized: bool) -> bytes:
+    """The header of Vorbis with a name and a place, in either of the two forms in which containers keep it."""
+    first, setup = header[3:33], header[header.index(b"\x05vorbis") :]
+    tags = [b"ARTIST=Jane Doe", b"LOCATION=" + 600 * b"Main Street "]
+    said = b"".join(len(tag).to_bytes(4, "little") + tag for tag in tags)
+    comments = b"\x03vorbis" + bytes(4) + len(tags).to_bytes(4, "little") + said + b"\x01"
+    if sized:
+        return b"".join(len(part).to_bytes(2, "big") + part for part in (first, comments, setup))
+    lacing = b"\xff" * (len(comments) // 255) + bytes([len(comments) % 255])
+    return b"\x02\x1e" + lacing + first + comments + setup
+
+
+def with_vorbis_comments(path: Path, *, sized: bool) -> Path:
+    """A clip with sound in Vorbis."""
+    whole = path.with_name("whole.mkv")
+    with av.open(str(whole), "w") as container:
+        video = container.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+        audio = container.add_stream("vorbis", rate=48_000, layout="stereo", options={"strict": "-2"})
+        for index in range(25):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(clips.texture(index, 96, 64), "rgb24")))
+            sound = av.AudioFrame.from_ndarray(np.full((2, 1920), 0.1, np.float32), "fltp", "stereo")
+            sound.sample_rate, sound.pts = 48_000, 1920 * index
+            container.mux(audio.encode(sound))
+        container.mux([*video.encode(None), *audio.encode(None)])
+    with av.open(str(whole)) as taken, av.open(str(path), "w") as container:
+        streams = [container.add_stream_from_template(stream) for stream in taken.streams]
+        streams[1].codec_context.extradata = commented(
+            bytes(taken.streams[1].codec_context.extradata), sized=sized
+        )
+        for packet in taken.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream_index]
+                container.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("sized", [False, True])
+@pytest.mark.parametrize("ending", ["mkv", "webm"])
+def test_no_name_travels_in_the_header_of_vorbis(tmp_path: Path, ending: str, sized: bool) -> None:
+    source, target = with_vorbis_comments(tmp_path / "in.mkv", sized=sized), tmp_path / f"out.{ending}"
+    assert b"Jane Doe" in source.read_bytes()
+    notes = convert(source, target).notes
+    assert not any("encoded as" in note for note in notes)
+    assert b"Jane Doe" not in target.read_bytes()
+    assert b"Main Street" not in target.read_bytes()
+    assert clips.look(target).audio_s == clips.look(source).audio_s
+
+
+def test_headers_of_vorbis_that_cannot_be_read_are_not_passed() -> None:
+    for headers in (
+        b"",
+        b"\x02",
+        b"\x02\xff\xff",
+        b"\x02\x00\x00",
+        b"\x00\x1e" + bytes(30),
+        90 * b"\x01vorbis",
+    ):
+        assert without_comments(headers) is None
 
 
 def test_neither_another_kind_of_sound_nor_a_clock_set_anew_ends_a_file(tmp_path: Path) -> None:
