@@ -41,6 +41,8 @@ class Input:
 def check_file(name: str | Path) -> None:
     """Refuse an address and `-` where a file or a folder is meant. Raises ConfigError, which holds no secrets."""
     text = str(name)
+    if not text:
+        raise ConfigError("the name of a file is empty")
     if text == "-":
         raise ConfigError("standard input and output cannot be used here; name a file instead of -")
     if has_scheme(text):
@@ -139,7 +141,7 @@ def target_of(source: Input, output: Path | None, several: bool) -> Path:
         ending = path.suffix if path.suffix.lower() in CONTAINERS else ".mp4"
     if output is None:
         return path.with_name(f"{path.stem}{OURS}{ending}")
-    if several and not output.is_dir() and _can_be_kept(output):
+    if several and not output.is_dir() and _is_a_file_s(output):
         raise ConfigError(f"several inputs need a folder after -o, not a file: {output}")
     if several or output.is_dir() or not output.suffix:
         return output / source.below / f"{path.stem}{OURS}{ending}"
@@ -148,6 +150,6 @@ def target_of(source: Input, output: Path | None, several: bool) -> Path:
     return output
 
 
-def _can_be_kept(path: Path) -> bool:
-    """Whether the name is one that a result can have."""
-    return path.suffix.lower() in CONTAINERS or is_picture(path)
+def _is_a_file_s(path: Path) -> bool:
+    """Whether the name is that of a video or a picture, and of no folder."""
+    return path.suffix.lower() in VIDEOS or is_picture(path)

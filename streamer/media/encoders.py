@@ -12,6 +12,8 @@ from streamer.config import OutputPolicy
 from streamer.errors import ConfigError, OutputError
 from streamer.frame import Color, Size
 
+os.environ.setdefault("SVT_LOG", "1")  # only errors: SVT-AV1 else tells all its settings on stderr
+
 CONTAINERS = {
     ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".flv": "flv",
     ".ts": "mpegts", ".mts": "mpegts", ".m2ts": "mpegts",

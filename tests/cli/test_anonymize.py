@@ -205,6 +205,13 @@ def test_no_option_destroys_the_input(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["half.mp4.part", "in.mp4"]
 
 
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
+def test_no_encoder_talks_to_the_terminal(tmp_path: Path, codec: str) -> None:
+    path = clips.make(tmp_path / "in.mp4", Clip(frames=3))
+    done = streamer("anonymize", "-q", path, "--codec", codec)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_names_are_names_and_nothing_else(tmp_path: Path) -> None:
     whole = clips.make(tmp_path / "in.mp4", Clip(frames=3)).read_bytes()
     for name in ("12:30.mp4", "-x.mp4", "a 100%d ü.mp4", "clip[1].mp4"):

@@ -339,3 +339,25 @@ def test_results_can_be_read_by_whom_the_system_lets_read(cli: Cli, tmp_path: Pa
         os.umask(before)
     for path in (*(tmp_path / "out").iterdir(), tmp_path / "r.json"):
         assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(
+    "arguments", [["anonymize", ""], ["anonymize", "", "in.mp4"], ["bench", ""], ["image", ""]]
+)
+def test_an_empty_name_is_not_the_folder_in_which_one_is(
+    cli: Cli, tmp_path: Path, arguments: list[str]
+) -> None:
+    code, out, errors = cli(*arguments)
+    assert code in (1, 2)
+    assert out == ""
+    assert one_line(errors), errors
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+@pytest.mark.parametrize("name", ["x.avi", "x.mp4", "x.gif", "x.jpg"])
+def test_several_inputs_make_no_folder_with_the_name_of_a_video(cli: Cli, tmp_path: Path, name: str) -> None:
+    (tmp_path / "b.mp4").write_bytes((tmp_path / "in.mp4").read_bytes())
+    code, _, errors = cli("anonymize", "in.mp4", "b.mp4", "-o", name)
+    assert code == 2
+    assert "need a folder" in errors
+    assert not (tmp_path / name).exists()
