@@ -43,12 +43,13 @@ class Recipe:
     preset_option: str = "preset"
     options: dict[str, str] = field(default_factory=dict)
     quality_option: str = "crf"
+    worst: int = 63  # quality; lower is better
 
 
 _X26X = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 RECIPES = {
-    "h264": Recipe("libx264", "nv12", 23, "veryfast", _X26X),
-    "hevc": Recipe("libx265", "yuv420p", 26, "superfast", _X26X, options={"x265-params": "log-level=error"}),
+    "h264": Recipe("libx264", "nv12", 23, "veryfast", _X26X, worst=51),
+    "hevc": Recipe("libx265", "yuv420p", 26, "superfast", _X26X, options={"x265-params": "log-level=error"}, worst=51),
     "av1": Recipe("libsvtav1", "yuv420p", 32, "10", tuple(map(str, range(14)))),
     "vp9": Recipe(
         "libvpx-vp9", "yuv420p", 32, "6", tuple(map(str, range(9))), "cpu-used",
@@ -98,11 +99,13 @@ def planes_size(codec: str, size: Size) -> Size:
 
 
 def options_of(codec: str, policy: OutputPolicy, shape: Shape) -> dict[str, str]:
-    """The options of the encoder on the cores. Raises ConfigError for a preset that it does not know."""
+    """The options of the encoder on the cores. Raises ConfigError for a preset or a quality that it does not know."""
     recipe = RECIPES[codec]
     preset = policy.preset or recipe.preset
     if preset not in recipe.presets:
         raise ConfigError(f'{codec} has no preset "{preset}"; it has {" ".join(recipe.presets)}')
+    if policy.crf is not None and policy.crf > recipe.worst:
+        raise ConfigError(f"{codec} takes a crf of 0 to {recipe.worst}, not {policy.crf}")
     options = _options(recipe, policy, preset)
     if shape.top_field_first is not None and codec == "h264":
         options["x264-params"] = "tff=1" if shape.top_field_first else "bff=1"

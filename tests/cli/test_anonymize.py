@@ -82,6 +82,8 @@ def test_every_refusal_is_one_line_and_an_exit_code(tmp_path: Path) -> None:
         (("anonymize", path, "--threshold", 3), 2, "threshold"),
         (("anonymize", path, "--model", "nobody"), 1, "nobody"),
         (("anonymize", path, "--preset", "warp"), 2, "preset"),
+        (("anonymize", path, "--codec", "hevc", "--crf", 52), 2, "0 to 51"),
+        (("anonymize", path, "--crf", 63), 2, "0 to 51"),
         (("anonymize", path, "--bogus"), 2, "--bogus"),
         (("anonymize", path, "--style", "glitter"), 2, "glitter"),
         (("anonymize",), 2, "inputs"),
