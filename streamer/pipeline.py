@@ -20,6 +20,7 @@ from streamer.media.encoders import codec_of, container_of
 from streamer.media.sink import FileSink, check_beside, check_output, copy_refusal
 from streamer.media.source import AudioPacket, FileSource, VideoInfo
 from streamer.models import ModelSpec
+from streamer.part import Part
 from streamer.tally import Tally
 from streamer.zones import Zones, load_zones
 
@@ -220,19 +221,16 @@ class _Objects:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._file: TextIO | None = None
+        self._part: Part | None = None
 
     def __enter__(self) -> "_Objects":
         if self._path is not None:
             if self._path.exists() and not self._path.is_file():  # a device would be replaced
                 raise ConfigError(f"this is no regular file; name another: {self._path}")
+            self._part = Part(self._path)
             with self._errors():
-                self._file = self._part.open("w", encoding="utf-8")
+                self._file = self._part.path.open("w", encoding="utf-8")
         return self
-
-    @property
-    def _part(self) -> Path:
-        assert self._path is not None
-        return self._path.with_name(self._path.name + ".part")
 
     def write(self, result: FrameResult) -> None:
         if self._file is not None:
@@ -246,15 +244,17 @@ class _Objects:
                 self._file.flush()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._file is None or self._path is None:
+        if self._file is None or self._part is None:
             return
         try:
             with self._errors():
                 self._file.close()
                 if kind is None:
-                    self._part.replace(self._path)
+                    self._part.keep()
+                    self._part = None
         finally:
-            self._part.unlink(missing_ok=True)
+            if self._part is not None:
+                self._part.drop()
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

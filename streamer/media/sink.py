@@ -31,6 +31,7 @@ from streamer.media.picture import picture_from_frame
 from streamer.media.source import AudioPacket, FileSource
 from streamer.media.splice import SplicedVideo
 from streamer.media.syntax import SYNTAXES
+from streamer.part import Part, part_of
 from streamer.tally import Tally
 
 _SPLICED = {"h264": ("mp4", "mov", "matroska", "mpegts"), "hevc": ("mp4", "mov", "matroska")}
@@ -71,7 +72,6 @@ class FileSink:
         device: Device | None = None,
     ) -> None:
         self.path = path
-        self._part = _part_of(path)
         self._tally = tally
         info = source.info
         container = container_of(path)
@@ -90,7 +90,12 @@ class FileSink:
             and info.sample_aspect_ratio != 1
         ):
             tally.note(f"pixels are {info.sample_aspect_ratio} as wide as high, which cannot be said there")
-        self._container = _open_output(self._part, container)
+        self._part = Part(path)
+        try:
+            self._container = _open_output(self._part.path, container)
+        except BaseException:
+            self._part.drop()
+            raise
         self._spliced: SplicedVideo | None = None
         self._gpu: hardware.GpuPictures | None = None
         self._early: list[AudioPacket] | None = None  # audio before the first picture
@@ -245,9 +250,7 @@ class FileSink:
             self._mux_sound(track.flush())
         try:
             self._container.close()
-            with self._part.open("rb+") as file:
-                os.fsync(file.fileno())
-            self._part.replace(self.path)
+            self._part.keep()
         except (av.error.FFmpegError, OSError) as error:
             raise OutputError(f"cannot be written ({error.strerror or error}): {self.path}") from error
 
@@ -256,7 +259,7 @@ class FileSink:
             self._container.close()
         except (av.error.FFmpegError, OSError, ValueError):
             self._tally.events["unfinished outputs"] += 1
-        self._part.unlink(missing_ok=True)
+        self._part.drop()
 
 
 def _open_output(part: Path, container: str) -> av.container.OutputContainer:
@@ -277,7 +280,7 @@ def check_target(source: Path, target: Path, *, overwrite: bool) -> None:
     """The part of `check_output` that holds for every kind of file."""
     if not target.parent.is_dir():
         raise OutputError(f"no such folder: {target.parent}")
-    if _is_same(target, source) or _is_same(_part_of(target), source):
+    if _is_same(target, source) or _is_same(part_of(target), source):
         raise ConfigError(f"the output would replace the input; choose another name: {target}")
     if target.exists() and not overwrite:
         raise ConfigError(f"the output exists already; use --overwrite to replace it: {target}")
@@ -294,7 +297,7 @@ def check_beside(path: Path, media: Iterable[Path]) -> None:
     if not path.parent.is_dir():
         raise OutputError(f"no such folder: {path.parent}")
     for other in media:
-        if _is_same(path, other) or _is_same(_part_of(path), other):
+        if _is_same(path, other) or _is_same(part_of(path), other):
             raise ConfigError(f"this would replace an input or a result; choose another name: {path}")
     _try_to_write(path)
 
@@ -303,25 +306,13 @@ def _try_to_write(path: Path) -> None:
     """Find out before a long run whether a file can be written, which permissions alone do not say."""
     if path.exists() and not os.access(path, os.W_OK):
         raise OutputError(f"cannot be written (Permission denied): {path}")
-    part = _part_of(path)
-    if (
-        part.exists() or path.is_symlink() or (path.exists() and not path.is_file())
-    ):  # /dev/stdout takes no file
-        return
-    try:
-        part.touch(exist_ok=False)
-        part.unlink()
-    except FileExistsError:
-        return  # another run writes there
-    except OSError as error:
-        raise OutputError(f"cannot be written ({error.strerror}): {path}") from error
+    if not path.is_symlink() and (
+        path.is_file() or not path.exists()
+    ):  # nothing takes the place of /dev/stdout
+        Part(path).drop()
 
 
 def _is_same(path: Path, other: Path) -> bool:
     if path.exists() and other.exists():
         return path.samefile(other)
     return path.absolute() == other.absolute()
-
-
-def _part_of(path: Path) -> Path:
-    return path.with_name(path.name + ".part")

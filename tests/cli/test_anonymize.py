@@ -102,6 +102,32 @@ def test_every_refusal_is_one_line_and_an_exit_code(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["empty", "in.mp4", "text.mp4", "wrong.toml"]
 
 
+def test_two_runs_do_not_write_one_file_at_the_same_time(tmp_path: Path) -> None:
+    path, target = clips.make(tmp_path / "in.mp4", Clip(frames=50)), tmp_path / "out.mp4"
+    command = [
+        sys.executable,
+        "-m",
+        "streamer",
+        "anonymize",
+        "-q",
+        "--overwrite",
+        str(path),
+        "-o",
+        str(target),
+    ]
+    runs = [
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+        for _ in range(3)
+    ]
+    told = [run.communicate(timeout=120)[1] for run in runs]
+    assert {run.returncode for run in runs} <= {0, 1}
+    for run, errors in zip(runs, told, strict=True):
+        assert (run.returncode == 0) == (errors == "")
+        assert errors == "" or "another run is writing this file" in errors
+    assert len(clips.look(target).times_s) == 50
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
+
+
 def test_in_a_batch_the_others_still_run(tmp_path: Path) -> None:
     clips.make(tmp_path / "a.mp4", Clip(frames=3))
     (tmp_path / "b.mp4").write_text("no video")
