@@ -1,10 +1,12 @@
 """The command line. One module per command; only here is anything printed."""
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
+from PIL import Image
 from rich.console import Console
 from typer.core import TyperCommand
 from typer.exceptions import TyperException
@@ -68,6 +70,7 @@ def main() -> NoReturn:
 
     0: done. 1: an input failed. 2: wrong usage or settings. 3: a check found something left. 130: interrupted.
     """
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large pictures are refused in our words
     try:
         code = app(standalone_mode=False) or 0
         if code == INTERRUPTED:

@@ -14,7 +14,7 @@ from streamer.cli.screen import Screen
 from streamer.config import Hide, Settings, Style
 from streamer.errors import ConfigError, InputError, OutputError, StreamerError
 from streamer.image.api import mask
-from streamer.image.limits import ImageLimits
+from streamer.image.limits import OWN_FILES
 from streamer.image.result import ResultForm, hand_over
 from streamer.image.source import Access
 from streamer.image.store import write_whole
@@ -211,7 +211,7 @@ def anonymize_picture(job: Job, settings: Settings) -> dict[str, Any]:
         data = job.source.read_bytes()
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror}): {job.source}") from error
-    masked = mask(data, settings, Access(ImageLimits()))
+    masked = mask(data, settings, Access(OWN_FILES))
     values = {
         "input": str(job.source),
         "output": str(job.target) if job.target else None,

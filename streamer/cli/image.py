@@ -19,13 +19,12 @@ from streamer.cli.screen import shown
 from streamer.config import Style
 from streamer.errors import ConfigError, InputError, OutputError, StreamerError
 from streamer.image.api import mask
-from streamer.image.limits import ImageLimits
+from streamer.image.limits import OWN_FILES, ImageLimits
 from streamer.image.picture import EXTENSIONS, WRITTEN, Format
 from streamer.image.redact import MaskedPicture
 from streamer.image.result import ImageResult, ResultForm, form_from, hand_over, hide_from
 from streamer.image.source import Access, ImageInput
 
-_PICTURES = PICTURES | {".gif"}
 _LONGEST_SHOWN = 200  # characters; longer text is base64
 _LONGEST_PATH = 4096
 _DIGITS = 8  # characters of a byte in a printed array, at most
@@ -73,14 +72,14 @@ def command(
         "detect": {"threshold": threshold, "model": model, "turned": turned or None},
     }
     settings = settings_of(config_file, flags)
-    access = Access(ImageLimits(private_urls=private_urls))
+    access = Access(OWN_FILES.model_copy(update={"private_urls": private_urls}))
     jobs = list(_jobs(inputs, output))
     taken = {path for job in jobs if (path := _file_of(job.image)) is not None}
     failed = 0
     with _bar() as bar:
         for job in bar.track(jobs, description="pictures"):
             try:
-                masked = mask(_from_stdin(access.limits) if job.image == "-" else job.image, settings, access)
+                masked = mask(_from_stdin(ImageLimits()) if job.image == "-" else job.image, settings, access)
                 answer = _handed_over(job, masked, form, taken)
             except StreamerError as error:
                 failed += 1
@@ -115,7 +114,7 @@ class _Job:
 
 def _jobs(inputs: list[str], output: Path | None) -> Iterator[_Job]:
     several = len(inputs) > 1 or _is_folder(inputs[0])
-    to_file = output is not None and not output.is_dir() and output.suffix.lower() in _PICTURES
+    to_file = output is not None and not output.is_dir() and output.suffix.lower() in PICTURES
     if several and to_file:
         raise ConfigError(f"several pictures need a folder after -o, not {output}")
     if to_file and output is not None:
@@ -135,7 +134,7 @@ def _jobs(inputs: list[str], output: Path | None) -> Iterator[_Job]:
 def _folder_jobs(folder: Path, output: Path) -> Iterator[_Job]:
     """Every picture below `folder`, but none of the results where `output` lies inside it."""
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in _PICTURES or not path.is_file():
+        if path.suffix.lower() not in PICTURES or not path.is_file():
             continue
         if output.resolve() == folder.resolve() or not path.resolve().is_relative_to(output.resolve()):
             yield _Job(str(path), str(path), folder=(output / path.relative_to(folder)).parent)

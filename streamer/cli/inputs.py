@@ -14,17 +14,12 @@ from streamer.media.encoders import CONTAINERS
 
 VIDEOS = frozenset(CONTAINERS) | {
     ".avi", ".divx", ".wmv", ".asf", ".mpg", ".mpeg", ".m2v", ".vob", ".mod", ".tod", ".trp", ".3gp", ".3g2", ".qt",
-    ".ogv", ".ogm", ".mxf", ".dv", ".f4v", ".rm", ".rmvb", ".nut", ".ivf", ".y4m", ".gif", ".apng", ".dav", ".lrv",
+    ".ogv", ".ogm", ".mxf", ".dv", ".f4v", ".rm", ".rmvb", ".nut", ".ivf", ".y4m", ".apng", ".dav", ".lrv",
     ".h264", ".264", ".hevc", ".265", ".mjpeg", ".mjpg",
 }  # fmt: skip
 _BECOMING = {
-    ".bmp": ".png",
-    ".tif": ".png",
-    ".tiff": ".png",
-    ".avif": ".jpg",
-    ".heic": ".jpg",
-    ".heif": ".jpg",
-}
+    ".bmp": ".png", ".gif": ".png", ".tif": ".png", ".tiff": ".png", ".avif": ".jpg", ".heic": ".jpg", ".heif": ".jpg",
+}  # fmt: skip
 PICTURES = frozenset(WRITTEN) | frozenset(_BECOMING)
 OURS = "_anonymized"
 _NUMBERED = re.compile(r"%0?(\d*)d")  # frames of a sequence, as ffmpeg writes them: frame_%04d.png
@@ -109,7 +104,7 @@ def is_picture(path: Path) -> bool:
 
 
 def is_still(path: Path) -> bool:
-    """Whether it is a single picture: moving PNG and WebP are videos, as GIF is."""
+    """Whether it is a single picture: moving GIF, PNG and WebP are videos."""
     return is_picture(path) and not moves(path)
 
 

@@ -111,6 +111,9 @@ class Screen:
 
     def failed(self, source: Path, error: StreamerError | OSError) -> None:
         """One of several inputs failed."""
-        self._console.print(f"error: {shown(error)}", style="red", markup=False)
+        told = shown(error)
+        if str(source) not in str(error):
+            told = shown(f"{source}: {told}")
+        self._console.print(f"error: {told}", style="red", markup=False)
         if not self._live and not self._quiet:
             print(json.dumps({"input": str(source), "error": shown(error)}), flush=True)

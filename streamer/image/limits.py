@@ -19,3 +19,8 @@ class ImageLimits(BaseModel):
     fetch_s: Annotated[float, Field(gt=0, le=300)] = 10.0  # for a URL from name look-up to last byte
     max_redirects: Annotated[int, Field(ge=0, le=20)] = 3
     private_urls: bool = False  # whether a URL may point into a private network or at this machine
+
+
+OWN_FILES = ImageLimits(
+    max_bytes=1 << 30, max_pixels=178_000_000
+)  # of whoever runs the command, not of the web

@@ -268,7 +268,7 @@ def test_a_picture_gets_the_format_and_the_name_that_were_asked_for(
 
 
 def test_a_folder_keeps_the_names_of_pictures(cli: Cli, tmp_path: Path) -> None:
-    for name in ("a.webp", "b.JPG", "c.png", "d.bmp", "e.avif"):
+    for name in ("a.webp", "b.JPG", "c.png", "d.bmp", "e.avif", "f.gif"):
         (tmp_path / "in").mkdir(exist_ok=True)
         Image.fromarray(clips.texture(0, 128, 96)).save(tmp_path / "in" / name)
     code, _, errors = cli("anonymize", "in", "-o", "out")
@@ -277,7 +277,9 @@ def test_a_folder_keeps_the_names_of_pictures(cli: Cli, tmp_path: Path) -> None:
     for path in (tmp_path / "out").iterdir():
         with Image.open(path) as image:
             formats[path.name.replace("_anonymized", "")] = image.format
-    assert formats == {"a.webp": "WEBP", "b.JPG": "JPEG", "c.png": "PNG", "d.png": "PNG", "e.jpg": "JPEG"}
+    assert formats == {
+        "a.webp": "WEBP", "b.JPG": "JPEG", "c.png": "PNG", "d.png": "PNG", "e.jpg": "JPEG", "f.png": "PNG",
+    }  # fmt: skip
 
 
 def test_a_name_with_a_colon_is_no_protocol(cli: Cli, tmp_path: Path) -> None:
@@ -361,3 +363,21 @@ def test_several_inputs_make_no_folder_with_the_name_of_a_video(cli: Cli, tmp_pa
     assert code == 2
     assert "need a folder" in errors
     assert not (tmp_path / name).exists()
+
+
+def test_of_several_the_one_that_failed_is_named(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "none.png").write_text("no picture")
+    code, _, errors = cli("anonymize", "empty.jpg", "none.png", "--dry-run")
+    assert code == 1
+    for line, name in zip(errors.splitlines(), ("empty.jpg", "none.png"), strict=False):
+        assert line.startswith(f"error: {name}: ")
+
+
+@pytest.mark.parametrize("command", ["anonymize", "image"])
+def test_a_picture_of_one_s_own_may_be_as_large_as_those_of_phones(
+    cli: Cli, tmp_path: Path, command: str
+) -> None:
+    Image.new("L", (12_000, 9_000), 90).save(tmp_path / "p.png")
+    code, _, errors = cli(command, "p.png", "-o", "q.png")
+    assert (code, errors) == (0, "")
