@@ -190,6 +190,21 @@ def test_an_interrupt_leaves_no_half_file(long_clip: Path, tmp_path: Path, numbe
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_interrupt_while_the_command_loads_is_one_line(tmp_path: Path) -> None:
+    """`numpy` stands for whatever is being loaded."""
+    (tmp_path / "numpy.py").write_text("raise KeyboardInterrupt\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "streamer", "--version"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 130
+    assert done.stderr == "interrupted; no unfinished file was left\n"
+
+
 def test_folders_globs_and_our_own_results(tmp_path: Path) -> None:
     for name in ("b.mp4", "a.mkv", "a_anonymized.mkv", "notes.txt"):
         (tmp_path / name).touch()
