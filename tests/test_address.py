@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from streamer.address import redacted_url, without_secrets
 from streamer.errors import ConfigError
-from streamer.media.live_source import check_source
+from streamer.media.live_spec import check_source
 from streamer.media.push import check_push
 
 

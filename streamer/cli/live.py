@@ -16,7 +16,7 @@ from streamer.errors import ConfigError, InputError
 from streamer.live.fleet import Fleet, open_studio
 from streamer.live.settings import StreamSettings, check_name, stream_settings
 from streamer.live.status import outlet_problems, status
-from streamer.media.live_source import LiveSpec, is_there
+from streamer.media.live_spec import LiveSpec, is_there
 
 
 def command(

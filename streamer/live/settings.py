@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from streamer.address import redacted_url
 from streamer.config import Hide, Settings, Style
 from streamer.errors import ConfigError
-from streamer.media.live_source import check_source
+from streamer.media.live_spec import check_source
 from streamer.media.push import check_push
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")

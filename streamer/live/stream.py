@@ -30,7 +30,8 @@ from streamer.live.timing import TIME_BASE, Pacer, Timeline
 from streamer.media.egress import H264_OPUS, SOUND, Egress, Encoded, Outlet
 from streamer.media.hardware import LiveDecoding
 from streamer.media.live_encoder import EncoderSpec, LiveEncoder, LiveEncoding
-from streamer.media.live_source import LiveSource, LiveSpec
+from streamer.media.live_source import LiveSource
+from streamer.media.live_spec import LiveSpec
 from streamer.media.sound import Sound
 from streamer.tally import Tally
 from streamer.zones import Zones

@@ -1,33 +1,26 @@
 """One connection to whatever sends pictures now: a camera, a stream, a webcam, or a file played at its own pace."""
 
 import contextlib
-import os
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
-from typing import Any, Literal
 
 import av
 from av.codec.context import Flags, Flags2
 from av.codec.hwaccel import HWAccel
 
-from streamer.address import BARE_PASSWORD, has_bare_password, has_login, redacted_url, without_secrets
+from streamer.address import without_secrets
 from streamer.clock import SYSTEM, Clock
 from streamer.closing import Closing
-from streamer.errors import ConfigError, DeviceError, InputError
+from streamer.errors import DeviceError, InputError
 from streamer.frame import Frame, Size
 from streamer.media import hardware
 from streamer.media.hardware import LiveDecoding
+from streamer.media.live_spec import LiveSpec
 from streamer.media.picture import Timing, frame_from_picture
-from streamer.media.protocols import has_srt
 from streamer.media.sound import Sound, SoundReader
 from streamer.tally import Tally
 
-_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "srt", "udp", "rtp", "tcp", "http", "https")
-_NETWORK = re.compile(rf"^({'|'.join(_SCHEMES)})://", re.I)
-_SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://", re.I)
-_LISTEN = re.compile(r"^(?:rtmps?|tcp)://[^?]*\?(?:.*&)?listen(?:=1)?(?:&|$)", re.I)
 _TEXTS = frozenset({"concat", "imf", "tty"})  # formats of files that name others, or are shown as text
 _TICKS = Fraction(1, 90_000)
 _GARBAGE_OF_NVDEC = 60  # the same, before the cores are asked instead
@@ -37,57 +30,6 @@ _UNTIMED = frozenset({"mpjpeg", "mjpeg", "h264", "hevc"})  # without times: FFmp
 _NOBODY_THERE = (ConnectionError, TimeoutError, FileNotFoundError)
 _GAP_S = 10.0  # a longer step is no pause but another time line
 _LATE_S = 1.0  # behind which the time at which pictures are due begins anew
-
-
-def is_there(name: str) -> bool:
-    """Whether a file has this name; False, where `Path.exists` raises, for names that no file can have."""
-    return os.path.exists(name)  # noqa: PTH110 - as said
-
-
-def check_source(url: str) -> None:
-    """Refuse what can never be connected to. Raises ConfigError, whose message holds no secrets."""
-    if not url.strip():
-        raise ConfigError("a source is an address, a webcam's number or path, or a file")
-    if _SCHEME.match(url) and not _NETWORK.match(url):
-        raise ConfigError(f"a source's address begins with one of {', '.join(_SCHEMES)}: {redacted_url(url)}")
-    if not _SCHEME.match(url) and has_login(url) and not is_there(url):
-        shown = url.rpartition("@")[2]
-        raise ConfigError(f"a source's address begins with one of {', '.join(_SCHEMES)}: ***@{shown}")
-    if has_bare_password(url):
-        raise ConfigError(f"{BARE_PASSWORD}: {redacted_url(url)}")
-    if url.lower().startswith("rtmps:") and _LISTEN.match(url):
-        raise ConfigError(f"rtmps cannot listen, only rtmp and tcp can: {redacted_url(url)}")
-    if url.lower().startswith("srt:") and not has_srt():
-        raise ConfigError(f"this build of PyAV has no SRT: {redacted_url(url)}")
-
-
-@dataclass(frozen=True, slots=True)
-class LiveSpec:
-    """What to connect to, and how long to wait for it."""
-
-    url: str  # rtsp://, udp://, http://, rtmp://, srt://, /dev/video0, webcam number, or a file
-    transport: Literal["tcp", "udp"] = "tcp"  # of RTSP
-    open_s: float = 10.0  # to connect and to recognise the stream
-    read_s: float = 10.0  # without any data
-    loop: bool = False  # start files again at their end
-    sound: bool = False  # hand on what it sounds like, too
-
-    @property
-    def shown(self) -> str:
-        """The address without secrets."""
-        return redacted_url(self.url)
-
-    @property
-    def listens(self) -> bool:
-        """Whether the sender connects to us: `?listen=1` of RTMP and TCP."""
-        return _LISTEN.match(self.url) is not None
-
-    @property
-    def kind(self) -> Literal["webcam", "network", "file"]:
-        """How it is opened."""
-        if self.url.isdigit() or self.url.startswith("/dev/video"):
-            return "webcam"
-        return "network" if _NETWORK.match(self.url) else "file"
 
 
 class LiveSource(Closing):
@@ -163,7 +105,7 @@ class LiveSource(Closing):
 
     def _opened(self, hwaccel: HWAccel | None) -> av.container.InputContainer:
         spec = self._spec
-        name, format_name, options = _target(spec)
+        name, format_name, options = spec.for_ffmpeg()
         return av.open(
             name,
             format=format_name,
@@ -341,29 +283,3 @@ class LiveSource(Closing):
         except DeviceError as error:
             self._decoding.give_up(error)
             raise
-
-
-def _target(spec: LiveSpec) -> tuple[str, str | None, dict[str, str]]:
-    if spec.kind == "webcam":
-        name = f"/dev/video{spec.url}" if spec.url.isdigit() else spec.url
-        return name, "v4l2", {}
-    if spec.kind == "file":
-        if not is_there(spec.url):
-            raise InputError(f"no such file: {spec.url}")
-        return f"file:{spec.url}", None, {}  # else 12:30.mp4 is a protocol
-    options: dict[str, Any] = {"fflags": "+discardcorrupt+nobuffer", "analyzeduration": "1000000"}
-    if spec.url.lower().startswith("rtsp"):
-        options |= {"rtsp_transport": spec.transport, "timeout": str(round(spec.read_s * 1e6))}
-        options["allowed_media_types"] = "video+audio" if spec.sound else "video"
-    elif spec.url.lower().startswith("udp"):
-        options |= {"fifo_size": "50000", "overrun_nonfatal": "1"}
-    elif spec.listens and spec.url.lower().startswith("rtmp"):
-        options["listen"] = "1"  # FFmpeg reads it in the address of TCP alone
-        return _without_listen(spec.url), None, options
-    return spec.url, None, options
-
-
-def _without_listen(url: str) -> str:
-    place, _, query = url.partition("?")
-    rest = "&".join(part for part in query.split("&") if part.lower() not in ("listen", "listen=1"))
-    return f"{place}?{rest}" if rest else place

@@ -14,7 +14,7 @@ from streamer.errors import ConfigError, OutputError
 from streamer.live.settings import StreamSettings, stream_settings
 from streamer.live.status import status
 from streamer.live.stream import LiveStream
-from streamer.media.live_source import LiveSpec
+from streamer.media.live_spec import LiveSpec
 from streamer.server.rooms import NO_STORE, Streams, body_of, failure
 
 _EVENT_S = 0.05

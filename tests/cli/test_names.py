@@ -13,7 +13,8 @@ from PIL import Image
 from streamer import demo
 from streamer.cli import main
 from streamer.errors import InputError
-from streamer.media.live_source import LiveSource, LiveSpec
+from streamer.media.live_source import LiveSource
+from streamer.media.live_spec import LiveSpec
 from streamer.tally import Tally
 from tests import clips
 from tests.clips import Clip

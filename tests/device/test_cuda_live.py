@@ -23,7 +23,8 @@ from streamer.masking import whole
 from streamer.media import encoders, hardware, live_encoder, live_source
 from streamer.media.hardware import GpuPictures
 from streamer.media.live_encoder import EncoderSpec, LiveEncoder, LiveEncoding
-from streamer.media.live_source import LiveSource, LiveSpec
+from streamer.media.live_source import LiveSource
+from streamer.media.live_spec import LiveSpec
 from streamer.proof import scene
 from streamer.tally import Tally
 from streamer.zones import Zones

@@ -33,7 +33,8 @@ from streamer.live.stream import LiveStream, Studio
 from streamer.masking import plan_masks, whole
 from streamer.media import hardware
 from streamer.media.live_encoder import EncoderSpec, LiveEncoder, LiveEncoding
-from streamer.media.live_source import LiveSource, LiveSpec
+from streamer.media.live_source import LiveSource
+from streamer.media.live_spec import LiveSpec
 from streamer.media.sink import FileSink
 from streamer.media.source import FileSource
 from streamer.proof import scene

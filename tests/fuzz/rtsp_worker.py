@@ -8,7 +8,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from streamer.errors import InputError
-from streamer.media.live_source import LiveSource, LiveSpec
+from streamer.media.live_source import LiveSource
+from streamer.media.live_spec import LiveSpec
 from streamer.tally import Tally
 from tests.fake_rtsp import FakeRtsp, damage_of
 from tests.fuzz.worker import say

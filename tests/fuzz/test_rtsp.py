@@ -12,7 +12,8 @@ from streamer.frame import Frame, Size
 from streamer.live import timing
 from streamer.live.settings import StreamSettings
 from streamer.live.stream import LiveStream
-from streamer.media.live_source import LiveSource, LiveSpec
+from streamer.media.live_source import LiveSource
+from streamer.media.live_spec import LiveSpec
 from streamer.proof.scene import Judge, run_until, studio
 from tests.fake_rtsp import FakeRtsp
 from tests.fuzz.test_files import CASES, FIRST

@@ -28,7 +28,8 @@ from streamer.live import timing
 from streamer.live.settings import StreamSettings, stream_settings
 from streamer.live.status import status
 from streamer.live.stream import LiveStream
-from streamer.media.live_source import LiveSource, LiveSpec
+from streamer.media.live_source import LiveSource
+from streamer.media.live_spec import LiveSpec
 from streamer.proof.scene import SIZE, Judge, ScriptedDetector, luma_with_face, run_until, studio, write_clip
 from streamer.tally import Tally
 from tests import rtsp
@@ -306,7 +307,7 @@ def test_a_text_is_no_video(clip: Path, tmp_path: Path) -> None:
 def test_what_can_never_be_connected_to_is_refused_at_once(
     source: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamer.media.live_source.has_srt", lambda: False)
+    monkeypatch.setattr("streamer.media.live_spec.has_srt", lambda: False)
     with pytest.raises(ConfigError, match=said) as caught:
         stream_settings({"source": source}, name="camera")
     assert "hunter22" not in str(caught.value)
