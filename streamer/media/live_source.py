@@ -15,21 +15,22 @@ from streamer.closing import Closing
 from streamer.errors import DeviceError, InputError
 from streamer.frame import Frame, Size
 from streamer.media import hardware
+from streamer.media.display import DisplayTimes
 from streamer.media.hardware import LiveDecoding
 from streamer.media.live_spec import LiveSpec
+from streamer.media.pacing import TICKS, Pace, Spread
 from streamer.media.picture import Timing, frame_from_picture
 from streamer.media.sound import Sound, SoundReader
 from streamer.tally import Tally
 
 _TEXTS = frozenset({"concat", "imf", "tty"})  # formats of files that name others, or are shown as text
-_TICKS = Fraction(1, 90_000)
+_TICKS = Fraction(1, TICKS)
 _GARBAGE_OF_NVDEC = 60  # the same, before the cores are asked instead
 _GARBAGE = 200  # packets in a row that give no picture before the connection is given up
 _MOST_PIXELS = 8192 * 8192
 _UNTIMED = frozenset({"mpjpeg", "mjpeg", "h264", "hevc"})  # without times: FFmpeg counts 25 pictures a second
 _NOBODY_THERE = (ConnectionError, TimeoutError, FileNotFoundError)
-_GAP_S = 10.0  # a longer step is no pause but another time line
-_LATE_S = 1.0  # behind which the time at which pictures are due begins anew
+_BY_ORDER = frozenset({"h264", "hevc"})  # whose decoders put pictures in order also where they hold none back
 
 
 class LiveSource(Closing):
@@ -69,6 +70,7 @@ class LiveSource(Closing):
             self._stream = streams[0]
             self._set_up_decoder()
             self._sound = self._sound_reader()
+            self._times = self._display_times()
         except BaseException:
             self._container.close()
             raise
@@ -127,7 +129,8 @@ class LiveSource(Closing):
             raise InputError(f"sends video in a codec that is not known here: {self._spec.shown}")
         self._context = context
         context.thread_type = "SLICE"  # threads by frame hold pictures back
-        context.flags |= Flags.low_delay
+        if context.name in _BY_ORDER or context.reorder_depth == 0:
+            context.flags |= Flags.low_delay
         if context.name == "h264" and context.reorder_depth == 0:
             context.flags2 |= Flags2.export_mvs
 
@@ -156,6 +159,12 @@ class LiveSource(Closing):
             self._container.format.name in ("hls", "dash") or self._container.duration is not None
         )
 
+    def _display_times(self) -> DisplayTimes | None:
+        """Of a file, whose times may be those of decoding, or missing; None for what tells the time as it comes."""
+        if self._spec.kind != "file" and self._container.duration is None:
+            return None
+        return DisplayTimes(self._container, self._stream, None, self._tally)
+
     @property
     def _untimed(self) -> bool:
         """Whether the moment at which a picture comes is all that is known of its time, as from MJPEG cameras."""
@@ -164,42 +173,25 @@ class LiveSource(Closing):
         )
 
     def _spread(self) -> Iterator[Frame | Sound]:
-        """Pictures when they are due: as newest wins, most of a segment that comes at once would be dropped.
-
-        What is late is not hurried: the pictures after it would be used up before the next segment comes.
-        """
-        begun_s: float | None = None
-        last_s = 0.0
+        pace = Spread(self._clock)
         for frame in self._frames():
             if not isinstance(frame, Sound):
-                now_s, step_s = self._clock.now(), frame.time_s - last_s
-                if begun_s is None or not 0 <= step_s < _GAP_S or now_s - begun_s - frame.time_s > _LATE_S:
-                    begun_s = now_s - frame.time_s
-                last_s = frame.time_s
-                self._clock.sleep(max(0.0, begun_s + frame.time_s - now_s))
+                pace.wait_for(frame.time_s)
             yield frame
 
     def _paced(self) -> Iterator[Frame | Sound]:
         """A file's frames when they are due; from the start again at its end if it loops."""
-        added = last = 0
-        start_s: float | None = None
+        pace = Pace(self._clock, step=round(TICKS / self.rate))
         while True:
-            first: int | None = None
+            begun = False
             for frame in self._frames():
-                if isinstance(frame, Sound):
-                    if first is not None:
-                        yield replace(frame, time_s=frame.time_s + (added - first) / 90_000)
-                    continue
-                first = frame.pts if first is None else first
-                pts = added + frame.pts - first
-                due_s = pts / 90_000
-                start_s = self._clock.now() if start_s is None else start_s
-                self._clock.sleep(max(0.0, start_s + due_s - self._clock.now()))
-                last = pts
-                yield replace(frame, pts=pts)
-            if not self._spec.loop or first is None:
+                if not isinstance(frame, Sound):
+                    begun = True
+                    yield replace(frame, pts=pace.wait_for(frame.pts))
+                elif begun:
+                    yield replace(frame, time_s=frame.time_s + pace.shift / TICKS)
+            if not self._spec.loop or not begun:
                 return
-            added = last + round(90_000 / self.rate)
             self._rewind()
 
     def _rewind(self) -> None:
@@ -208,6 +200,7 @@ class LiveSource(Closing):
         self._stream = self._container.streams.video[0]
         self._set_up_decoder()
         self._sound = self._sound_reader()
+        self._times = self._display_times()
 
     def _frames(self) -> Iterator[Frame | Sound]:
         fruitless = 0
@@ -254,12 +247,9 @@ class LiveSource(Closing):
             raise InputError(f"sends pictures of {picture.width} x {picture.height}: {self._spec.shown}")
         if picture.is_corrupt:
             self._tally.events["damaged pictures"] += 1
-        base = picture.time_base or self._stream.time_base or _TICKS
-        if picture.pts is None:
-            self._tally.events["time stamps missing"] += 1
-        pts = round(self._clock.now() / _TICKS if self._untimed else (picture.pts or 0) * base / _TICKS)
+        timing = Timing(self._index, self._pts_of(picture), _TICKS)
         with self._tally.stage("copy"):
-            frame = self._own(picture, Timing(self._index, pts, _TICKS))
+            frame = self._own(picture, timing)
         shape = (picture.width, picture.height, picture.rotation)
         if self._shape is not None and shape != self._shape:
             self._layout += 1
@@ -268,6 +258,17 @@ class LiveSource(Closing):
         self.size = frame.size
         self._index += 1
         return replace(frame, layout=self._layout) if self._layout else frame
+
+    def _pts_of(self, picture: av.VideoFrame) -> int:
+        """When it is shown, in 1/90000 s."""
+        if self._untimed:
+            return round(self._clock.now() * TICKS)
+        if self._times is not None:
+            timing = self._times.of(picture, self._index)
+            return round(timing.pts * timing.time_base * TICKS)
+        if picture.pts is None:
+            self._tally.events["time stamps missing"] += 1
+        return round((picture.pts or 0) * (picture.time_base or self._stream.time_base or _TICKS) * TICKS)
 
     def _own(self, picture: av.VideoFrame, timing: Timing) -> Frame:
         memory = self._decoding.memory
