@@ -34,7 +34,8 @@ _BY_ORDER = frozenset({"h264", "hevc"})  # whose decoders put pictures in order 
 
 
 class LiveSource(Closing):
-    """One connection. Iterate once, with a with-statement; a lost connection raises InputError, an end just ends.
+    """One connection. Iterate once, with a with-statement; a lost connection, or one that gives no picture for
+    `read_s`, raises InputError, an end just ends.
 
     Yields our own frames with the source's time stamps in 1/90000 s, which may jump (see live.timing); pictures of
     another size than the first, or than `size` if given, are scaled to it, between bars if their shape is another, and
@@ -47,14 +48,9 @@ class LiveSource(Closing):
     """
 
     def __init__(
-        self,
-        spec: LiveSpec,
-        *,
-        tally: Tally,
-        size: Size | None = None,
-        clock: Clock = SYSTEM,
+        self, spec: LiveSpec, *, tally: Tally, size: Size | None = None, clock: Clock = SYSTEM,
         decoding: LiveDecoding | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._spec = spec
         self._tally = tally
         self._clock = clock
@@ -109,13 +105,9 @@ class LiveSource(Closing):
         spec = self._spec
         name, format_name, options = spec.for_ffmpeg()
         return av.open(
-            name,
-            format=format_name,
-            options=options,
-            timeout=(spec.open_s, spec.read_s),
-            metadata_errors="replace",
-            hwaccel=hwaccel,
-        )
+            name, format=format_name, options=options, timeout=(spec.open_s, spec.read_s),
+            metadata_errors="replace", hwaccel=hwaccel,
+        )  # fmt: skip
 
     def _lost(self, what: str, error: Exception) -> InputError:
         reason = getattr(error, "strerror", None) or str(error)
@@ -204,30 +196,49 @@ class LiveSource(Closing):
 
     def _frames(self) -> Iterator[Frame | Sound]:
         fruitless = 0
-        sound = self._container.streams.audio[:1] if self._sound is not None else ()
-        packets = self._container.demux(self._stream, *sound)
+        since_s, limit_s = self._clock.now(), self._spec.open_s + self._spec.read_s
+        packets = (
+            self._container.demux()
+        )  # all streams: while one of them goes on, waiting for another has no end
         while True:
-            try:
-                packet = next(packets, None)
-            except (av.error.FFmpegError, OSError) as error:
-                if isinstance(error, av.error.EOFError):
-                    return
-                raise self._lost("the connection was lost", error) from None
+            packet = self._read(packets)
             if packet is None:
                 return
-            if self._sound is not None and packet.stream.type == "audio":
-                yield from self._sound.read(packet)
-                self._tally.levels["damaged sound"] = float(self._sound.damaged)
+            if self._clock.now() - since_s > limit_s:
+                raise InputError(f"sends no more pictures: {self._spec.shown}")
+            if packet.stream is not self._stream:
+                yield from self._heard(packet)
                 continue
             pictures = self._decode(packet)
             fruitless = 0 if pictures else fruitless + 1
-            if self._decoding.memory is not None and fruitless > _GARBAGE_OF_NVDEC:
-                self._decoding.give_up("it decodes nothing")
-                raise InputError(f"NVDEC decodes nothing of what it sends: {self._spec.shown}")
-            if fruitless > _GARBAGE:
-                raise InputError(f"what it sends cannot be decoded: {self._spec.shown}")
+            self._check_fruit(fruitless)
             for picture in pictures:
                 yield self._frame(picture)
+            if pictures:
+                since_s, limit_s = self._clock.now(), self._spec.read_s
+
+    def _read(self, packets: Iterator[av.Packet]) -> av.Packet | None:
+        try:
+            return next(packets, None)
+        except (av.error.FFmpegError, OSError) as error:
+            if isinstance(error, av.error.EOFError):
+                return None
+            raise self._lost("the connection was lost", error) from None
+        except IndexError:  # PyAV's, of a stream that began after all others
+            raise InputError(f"sends other streams than before: {self._spec.shown}") from None
+
+    def _heard(self, packet: av.Packet) -> Iterator[Sound]:
+        if self._sound is not None and packet.stream is self._sound.stream:
+            yield from self._sound.read(packet)
+            self._tally.levels["damaged sound"] = float(self._sound.damaged)
+
+    def _check_fruit(self, fruitless: int) -> None:
+        """Raises InputError where so many packets in a row gave no picture that none is to be expected."""
+        if self._decoding.memory is not None and fruitless > _GARBAGE_OF_NVDEC:
+            self._decoding.give_up("it decodes nothing")
+            raise InputError(f"NVDEC decodes nothing of what it sends: {self._spec.shown}")
+        if fruitless > _GARBAGE:
+            raise InputError(f"what it sends cannot be decoded: {self._spec.shown}")
 
     def _decode(self, packet: av.Packet) -> list[av.VideoFrame]:
         try:

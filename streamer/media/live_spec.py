@@ -27,7 +27,7 @@ class LiveSpec:
     url: str  # rtsp://, udp://, http://, rtmp://, srt://, /dev/video0, webcam number, or a file
     transport: Literal["tcp", "udp"] = "tcp"  # of RTSP
     open_s: float = 10.0  # to connect and to recognise the stream
-    read_s: float = 10.0  # without any data
+    read_s: float = 10.0  # without a picture
     loop: bool = False  # start files again at their end
     sound: bool = False  # hand on what it sounds like, too
 
@@ -58,6 +58,9 @@ class LiveSpec:
                 raise InputError(f"no such file: {self.url}")
             return f"file:{self.url}", None, {}  # else 12:30.mp4 is a protocol
         options: dict[str, Any] = {"fflags": "+discardcorrupt+nobuffer", "analyzeduration": "1000000"}
+        options["merge_pmt_versions"] = (
+            "1"  # MPEG-TS: another sender's pictures come as the stream that is known
+        )
         scheme = self.url.partition(":")[0].lower()
         if scheme in ("rtsp", "rtsps"):
             options |= {"rtsp_transport": self.transport, "timeout": str(round(self.read_s * 1e6))}

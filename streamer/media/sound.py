@@ -44,7 +44,7 @@ class SoundReader:
 
     def __init__(self, stream: Any) -> None:
         self.damaged = 0
-        self._stream = stream
+        self.stream = stream
         self._resampler = av.AudioResampler(format="s16", layout=_LAYOUT, rate=RATE, frame_size=CHUNK)
 
     def read(self, packet: av.Packet) -> Iterator[Sound]:

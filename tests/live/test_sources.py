@@ -4,7 +4,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
@@ -33,6 +33,7 @@ from streamer.media.live_spec import LiveSpec
 from streamer.proof.scene import SIZE, Judge, ScriptedDetector, luma_with_face, run_until, studio, write_clip
 from streamer.tally import Tally
 from tests import rtsp
+from tests.clips import Clip, make
 from tests.conftest import need
 from tests.fakes import noise_frame
 
@@ -530,3 +531,72 @@ def _wait(done: object, timeout_s: float = 60.0) -> Iterator[None] | None:
         assert time.monotonic() < until
         time.sleep(0.05)
     return None
+
+
+@contextmanager
+def sending(data: bytes, seconds: float) -> Iterator[str]:
+    """The address of a program that sends that, evenly, to the first who connects."""
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def send() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                for at in range(0, len(data), 1316):
+                    connection.sendall(data[at : at + 1316])
+                    if over.wait(seconds * 1316 / len(data)):
+                        return
+
+        threading.Thread(target=send, daemon=True).start()
+        try:
+            yield f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            over.set()
+
+
+def only_sound(path: Path, seconds: float) -> bytes:
+    """MPEG-TS without a picture, its sound on the track that `tests.clips` gives it beside pictures."""
+    with av.open(str(path), "w", format="mpegts") as container:
+        stream = container.add_stream("aac", rate=48_000, layout="mono")
+        stream.id = 0x101
+        for index in range(round(25 * seconds)):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1920), np.int16), format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 48_000, index * 1920, Fraction(1, 48_000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path.read_bytes()
+
+
+def other_pictures(path: Path, seconds: float) -> bytes:
+    """MPEG-TS of another codec with another number, as after the exchange of a sender."""
+    with av.open(str(path), "w", format="mpegts") as container:
+        stream = container.add_stream("mpeg2video", rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.id = SIZE.width, SIZE.height, "yuv420p", 0x12C
+        for index in range(round(25 * seconds)):
+            picture = av.VideoFrame.from_ndarray(noise_picture(index), "gray").reformat(format="yuv420p")
+            picture.pts, picture.time_base = index, Fraction(1, 25)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path.read_bytes()
+
+
+def noise_picture(seed: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 255, (SIZE.height, SIZE.width), np.uint8)
+
+
+@pytest.mark.parametrize("later", [only_sound, other_pictures])
+def test_a_source_that_sends_no_more_pictures_is_hung_up_on(
+    later: Callable[[Path, float], bytes], tmp_path: Path
+) -> None:
+    """Its reader would stay as long as anything comes, and keep the port from every connection after it."""
+    begun = make(tmp_path / "begun.ts", Clip(frames=50, audio="aac"))
+    data = begun.read_bytes() + later(tmp_path / "later.ts", 30)
+    pictures = 0
+    with sending(data, 32) as url:
+        with LiveSource(LiveSpec(url, read_s=1.0), tally=Tally()) as source:
+            with pytest.raises(InputError, match=r"no more pictures|cannot be decoded"):
+                for _ in source:
+                    pictures += 1
+                    last_s = time.monotonic()
+    assert pictures > 10
+    assert time.monotonic() - last_s < 5
