@@ -3,8 +3,11 @@
 from bisect import bisect_left
 from collections import deque
 
+from streamer.errors import StreamerError
+
 BUCKETS_S = (0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # of the latency histogram
 _WINDOW = 600  # frames
+_TOLD_S = 60.0
 
 
 class Meter:
@@ -14,7 +17,7 @@ class Meter:
         self.frames_out = 0
         self.latency_counts = [0] * (len(BUCKETS_S) + 1)
         self.latency_sum_s = 0.0
-        self.problem: str | None = None
+        self._trouble: tuple[str, float] | None = None
         self._times: deque[float] = deque(maxlen=_WINDOW)
         self._latencies: deque[float] = deque(maxlen=_WINDOW)
 
@@ -26,6 +29,16 @@ class Meter:
             self._latencies.append(latency_s)
             self.latency_sum_s += latency_s
             self.latency_counts[bisect_left(BUCKETS_S, latency_s)] += 1
+
+    def trouble(self, error: Exception, at_s: float) -> None:
+        """Something failed at `at_s` that is tried again."""
+        reason = str(error) if isinstance(error, StreamerError) else type(error).__name__
+        self._trouble = reason, at_s
+
+    def problem(self, now_s: float) -> str | None:
+        """What failed last, for a minute: nobody says that it works again."""
+        trouble = self._trouble
+        return trouble[0] if trouble is not None and now_s - trouble[1] < _TOLD_S else None
 
     def rate(self, now_s: float) -> float:
         """Frames per second over the last 5 s."""

@@ -7,7 +7,6 @@ alone keeps the time: when no picture comes, whatever the others hang in, it sen
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +17,13 @@ from streamer.channel import Channel, Closed, Worker
 from streamer.clock import SYSTEM, Clock
 from streamer.config import Settings
 from streamer.device.base import Device
-from streamer.errors import OutputError, StreamerError
+from streamer.errors import OutputError
 from streamer.frame import Frame, FrameResult, Redacted
 from streamer.live.detecting import SharedDetector
 from streamer.live.governor import Governor
 from streamer.live.meter import Meter
 from streamer.live.settings import StreamSettings
+from streamer.live.side import SideEncoding
 from streamer.live.sound import SoundTrack
 from streamer.live.supervisor import Connect, Supervisor
 from streamer.live.timing import TIME_BASE, Pacer, Timeline
@@ -37,7 +37,6 @@ from streamer.tally import Tally
 from streamer.zones import Zones
 
 _REMEMBERED = 256  # results for whoever follows the objects of a stream
-_SIDE_AGAIN_S = 2.0  # after the second encoder failed, until it is opened again
 _FIRST_S = 2.0  # after the first picture came, until a covered one is sent although none is ready
 
 
@@ -86,8 +85,7 @@ class LiveStream:
         self.decoding = LiveDecoding(studio.device.video)
         self.encoding = LiveEncoding(studio.device.video)
         self.encoder: LiveEncoder | None = None
-        self.side_encoder: SideEncoder | None = None
-        self.wants_side: Callable[[], bool] = lambda: False  # whether a viewer needs VP8
+        self.side = SideEncoding(self.egress, studio.clock)
         self.wants_opus: Callable[[], bool] = lambda: False  # whether a viewer listens
         self._studio = studio
         self._zones = studio.zones if zones is None else zones
@@ -106,7 +104,6 @@ class LiveStream:
         )  # fmt: skip
         self._workers: list[Worker] = []
         self._stopping = False
-        self._side_again_s = float("-inf")
 
     def start(self) -> None:
         """Connect and begin."""
@@ -151,8 +148,7 @@ class LiveStream:
         """Ask for a key picture. May be called from any thread."""
         if self.encoder is not None:
             self.encoder.want_key()
-        if self.side_encoder is not None:
-            self.side_encoder.want_key()
+        self.side.want_key()
 
     def change(self, settings: StreamSettings, zones: Zones) -> None:
         """Other masks from now on (style, classes, zones, delay), with a fresh tracker on the same connection."""
@@ -201,8 +197,7 @@ class LiveStream:
                     break
                 self._encode(*ready)
         finally:
-            if self.side_encoder is not None:
-                self.side_encoder.close()
+            self.side.close()
             self.egress.close()
 
     def _next(self) -> tuple[Redacted, int] | None:
@@ -253,9 +248,8 @@ class LiveStream:
     def _encode(self, item: Redacted, pts: int) -> None:
         try:
             if self.encoder is None:
-                rate = min(60.0, max(1.0, 1 / self._pacer.interval_s))
-                spec = EncoderSpec(item.frame.size, rate, bit_rate=self.settings.bit_rate)
-                self.encoder = LiveEncoder(spec, self.encoding)
+                rate, limit = min(60.0, max(1.0, 1 / self._pacer.interval_s)), self.settings.bit_rate
+                self.encoder = LiveEncoder(EncoderSpec(item.frame.size, rate, bit_rate=limit), self.encoding)
             with self.tally.stage("encode"):
                 packets = self.encoder.encode(item, pts)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing of the picture has left
@@ -265,12 +259,14 @@ class LiveStream:
         with self.tally.stage("send"):
             for packet in (*self._sound_until(pts, item), *packets):
                 self._hand_out(packet)
-        self._serve_side(item, pts)
+        failed = self.side.send(item, pts, rate=1 / self._pacer.interval_s)
+        if failed is not None:
+            self._encoder_failed(failed)
         self._note(item)
 
     def _encoder_failed(self, error: Exception) -> None:
         self.tally.events["encoder failures"] += 1
-        self.meter.problem = str(error) if isinstance(error, StreamerError) else type(error).__name__
+        self.meter.trouble(error, self._clock.now())
 
     def _sound_until(self, pts: int, item: Redacted) -> list[Encoded]:
         """The sound that leaves with that picture."""
@@ -282,28 +278,13 @@ class LiveStream:
             return self._sound.release(pts, self._pacer.shift, codecs, item.result)
         except OutputError as error:
             self.tally.events["sound encoder failures"] += 1
-            self.meter.problem = str(error)
+            self.meter.trouble(error, self._clock.now())
             return []
 
     def _hand_out(self, packet: Encoded) -> None:
         before = self.egress.failures
         self.egress.send(packet)
-        if failures := self.egress.failures - before:
-            self.tally.events["outlets failed"] += failures
-
-    def _serve_side(self, item: Redacted, pts: int) -> None:
-        side = self.side_encoder
-        if side is not None and (side.error is not None or not self.wants_side()):
-            if side.error is not None:
-                self._encoder_failed(side.error)
-                self._side_again_s = self._clock.now() + _SIDE_AGAIN_S
-            side.close()
-            self.side_encoder = None
-        if self.side_encoder is None and self.wants_side() and self._clock.now() >= self._side_again_s:
-            spec = EncoderSpec(item.frame.size, 1 / self._pacer.interval_s, "vp8")
-            self.side_encoder = SideEncoder(spec, self.egress)
-        if self.side_encoder is not None:
-            self.side_encoder.send(item, pts)
+        self.tally.events["outlets failed"] += self.egress.failures - before
 
     def _note(self, item: Redacted) -> None:
         now_s = self._clock.now()
@@ -318,44 +299,3 @@ class LiveStream:
         """One more place for the encoded pictures."""
         self.egress.add(outlet)
         self.want_key()
-
-
-class SideEncoder:
-    """A second encode, in VP8 on a thread of its own, for viewers that cannot H.264. Newest picture wins.
-
-    What it fails of stands in `error` and hurts nobody else.
-    """
-
-    def __init__(self, spec: EncoderSpec, egress: Egress) -> None:
-        self._spec = spec
-        self._encoder: LiveEncoder | None = None
-        self._egress = egress
-        self._channel: Channel[tuple[Redacted, int]] = Channel(1, lossy=True)
-        self._worker = Worker(self._run, name="vp8")
-
-    @property
-    def error(self) -> Exception | None:
-        """What ended it."""
-        error = self._worker.error
-        return error if isinstance(error, Exception) else None
-
-    def want_key(self) -> None:
-        """Make a key picture soon."""
-        if self._encoder is not None:  # the first picture is one
-            self._encoder.want_key()
-
-    def send(self, item: Redacted, pts: int) -> None:
-        """Encode this picture when there is time."""
-        with suppress(Closed):
-            self._channel.put((item, pts))
-
-    def close(self) -> None:
-        """End the thread."""
-        self._channel.close()
-        self._worker.join(2.0)
-
-    def _run(self) -> None:
-        self._encoder = encoder = LiveEncoder(self._spec)
-        while True:
-            for packet in encoder.encode(*self._channel.get()):
-                self._egress.send(packet)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from streamer.channel import Channel, Closed, Worker, feed
+from streamer.channel import Channel, Closed, NoThreadError, Worker, feed
 from streamer.clock import SYSTEM, Clock
 from streamer.frame import Frame, Size
 from streamer.live.timing import Backoff, Timeline
@@ -125,7 +125,11 @@ class Supervisor:
             return None
         channel: Channel[Frame] = Channel(1, lossy=True)
         self._timeline.restart()
-        reader = feed(self._stamped(channel), channel, name="reader")
+        try:
+            reader = feed(self._stamped(channel), channel, name="reader")
+        except NoThreadError as error:
+            self.problem = str(error)
+            return None
         self._line = _Line(channel, reader, self._clock.now())
         return self._line
 

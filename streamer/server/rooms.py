@@ -32,7 +32,7 @@ class Rooms:
         if stream.settings.webrtc:
             room = Room(want_key=stream.want_key, limits=self._limits, has_sound=stream.has_sound)
             stream.wants_opus = lambda: room.wants("opus")
-            stream.wants_side = lambda: room.wants("vp8")
+            stream.side.wanted = lambda: room.wants("vp8")
             stream.add(room)
             self._rooms[stream] = room
 

@@ -14,12 +14,11 @@ import pytest
 from streamer.clock import Clock
 from streamer.errors import InputError
 from streamer.frame import Frame, FrameResult, Size
-from streamer.live import stream as streaming
+from streamer.live import side, timing
 from streamer.live import supervisor as supervising
-from streamer.live import timing
 from streamer.live.fleet import Fleet
 from streamer.live.settings import StreamSettings
-from streamer.live.status import Journal
+from streamer.live.status import Journal, status
 from streamer.live.stream import LiveStream
 from streamer.media.egress import H264, Egress, Encoded, PacketQueue
 from streamer.media.live_encoder import LiveEncoder
@@ -288,12 +287,37 @@ def test_an_encoder_that_fails_in_its_own_words_ends_no_thread(
         return encode(self, item, pts)
 
     monkeypatch.setattr(LiveEncoder, "encode", fails)
-    monkeypatch.setattr(streaming, "_SIDE_AGAIN_S", 0.1)
+    monkeypatch.setattr(side, "_AGAIN_S", 0.1)
     stream, judge = watched(cameras([frames]))
-    stream.wants_side = lambda: True
+    stream.side.wanted = lambda: True
     run_until(stream, lambda: len(failed) == 3 and judge.pictures > 40)
     judge.verdict()
     assert stream.tally.events["encoder failures"] >= 1
+    assert stream.failure is None
+    now_s = time.monotonic()
+    assert status(stream, now_s=now_s)["problem"] == "MemoryError"
+    assert status(stream, now_s=now_s + 61)["problem"] is None  # it works again
+
+
+@pytest.mark.parametrize("whose", ["reader", "vp8"])
+def test_a_machine_that_gives_no_thread_for_a_while_ends_no_stream(
+    whose: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = []
+    start = threading.Thread.start
+
+    def starts(thread: threading.Thread) -> None:
+        if thread.name == whose and len(refused) < 2:
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", starts)
+    monkeypatch.setattr(side, "_AGAIN_S", 0.1)
+    stream, judge = watched(cameras([frames]))
+    stream.side.wanted = lambda: True
+    run_until(stream, lambda: len(refused) == 2 and judge.pictures > 40)
+    judge.verdict()
     assert stream.failure is None
 
 
