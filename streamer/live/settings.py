@@ -12,7 +12,7 @@ from streamer.errors import ConfigError
 from streamer.media.live_spec import check_source
 from streamer.media.push import check_push
 
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _RESERVED = frozenset({"v1", "healthz", "readyz", "metrics", "pages", "results", "openapi.json"})
 
 
@@ -100,7 +100,7 @@ def stream_settings(values: Any, *, name: str) -> StreamSettings:
 
 def check_name(name: str) -> str:
     """A stream's name, which is part of its addresses and file names. Raises ConfigError."""
-    if not _NAME.match(name) or name in _RESERVED:
+    if not _NAME.fullmatch(name) or name in _RESERVED:
         raise ConfigError(
             f"a stream's name is letters, digits, - _ . and none of {', '.join(sorted(_RESERVED))}: {name}"
         )

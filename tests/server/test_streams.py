@@ -222,6 +222,7 @@ def test_streams_are_added_changed_and_removed_while_others_run(served: Served, 
     ("name", "body"),
     [
         ("bad name", {"source": "rtsp://cam/1"}),
+        ("camera%0A", {"source": "rtsp://cam/1"}),
         ("v1", {"source": "rtsp://cam/1"}),
         ("x", {}),
         ("x", {"source": "rtsp://cam/1", "colour": "red"}),
