@@ -3,13 +3,16 @@
 # Note [Segments and crashes]
 A segment grows as NAME.mp4.part and gets its name when it is whole. It is written as fragmented MP4, one fragment
 for each key picture, flushed to the disk: what a crash leaves is playable up to its last fragment, and the next
-start puts it under its name.
+start puts it under its name. It is locked while it grows: two processes may record into one folder under one name, and
+what another one writes is no leftover.
 """
 
+import fcntl
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import av
@@ -96,39 +99,52 @@ class Recorder:
 
     def _write_segment(self, first: Encoded) -> Encoded | None:
         """Write one file that begins with `first`; the key picture that begins the next one, None at the end."""
-        path = self._new_path()
-        part = path.with_name(path.name + ".part")
         begin = first.packet.pts or 0
         item: Encoded | None = first
-        try:
-            with Remuxer(
-                str(part), "mp4", first.packet, options=_OPTIONS, sound=self._has_sound()
-            ) as remuxer:
-                while item is not None:
-                    if item.is_sound:
-                        remuxer.write_sound(item.packet)
-                    else:
-                        remuxer.write(item.packet)
-                        self._written += 1
-                    item = self._next()
-                    if (
-                        item is not None
-                        and item.key
-                        and (item.packet.pts or 0) - begin >= self._segment_s * 90_000
-                    ):
-                        break
-        finally:
-            _put_under_name(part)
+        with (
+            self._new_part() as part,
+            Remuxer(str(part), "mp4", first.packet, options=_OPTIONS, sound=self._has_sound()) as remuxer,
+        ):
+            while item is not None:
+                if item.is_sound:
+                    remuxer.write_sound(item.packet)
+                else:
+                    remuxer.write(item.packet)
+                    self._written += 1
+                item = self._next()
+                if (
+                    item is not None
+                    and item.key
+                    and (item.packet.pts or 0) - begin >= self._segment_s * 90_000
+                ):
+                    break
         self._files += 1
         self.problem = None
         return item
 
-    def _new_path(self) -> Path:
+    @contextmanager
+    def _new_part(self) -> Iterator[Path]:
+        """A file of this recorder alone while the block runs; after that it is put under its name."""
         stamp = time.strftime("%Y%m%d-%H%M%S")
         for number in range(1000):
             path = self._folder / f"{self._stream}-{stamp}-{number:03d}.mp4"
-            if not path.exists() and not path.with_name(path.name + ".part").exists():
-                return path
+            part = path.with_name(path.name + ".part")
+            if path.exists():
+                continue
+            try:
+                lock = part.open("xb")
+            except FileExistsError:
+                continue
+            with lock:
+                with suppress(OSError):  # some network drives know no locks
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                if not part.exists():  # taken for a leftover before it was locked
+                    continue
+                try:
+                    yield part
+                finally:
+                    _put_under_name(part)
+                return
         raise OutputError(f"too many recordings within one second: {self._folder}")
 
     def _rest(self) -> Encoded | None:
@@ -146,7 +162,20 @@ def recover(folder: Path, stream: str) -> int:
     """Put the segments that a crash left unfinished under their names; how many there were."""
     when = r"-\d{8}-\d{6}-\d{3}\.mp4\.part"  # all of it: NAME-2 may be running
     ours = re.compile(re.escape(stream) + when)
-    return sum(_put_under_name(part) for part in sorted(folder.iterdir()) if ours.fullmatch(part.name))
+    return sum(_recover(part) for part in sorted(folder.iterdir()) if ours.fullmatch(part.name))
+
+
+def _recover(part: Path) -> bool:
+    try:
+        with part.open("rb") as file:
+            with suppress(OSError):
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return False  # another process writes it now
+            return _put_under_name(part)
+    except OSError:
+        return False
 
 
 def _put_under_name(part: Path) -> bool:

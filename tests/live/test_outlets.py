@@ -26,6 +26,8 @@ from streamer.proof.scene import cameras, frames, run_until, shows_face, watched
 from tests import rtsp
 from tests.conftest import need
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 def nothing() -> None:
     """Nobody wants a key picture."""
@@ -91,6 +93,37 @@ def test_what_another_stream_is_writing_is_not_recovered(tmp_path: Path) -> None
     assert running.exists()
 
 
+def test_two_processes_may_record_under_one_name(tmp_path: Path) -> None:
+    """The second one's start is no crash of the first: it leaves alone what that is writing."""
+    other = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from streamer.media.record import Recorder\n"
+        "from streamer.proof.scene import cameras, frames, run_until, watched\n"
+        "stream, judge = watched(cameras([lambda: frames(rate=25)]))\n"
+        "recorder = Recorder(Path(sys.argv[1]), 'camera', want_key=stream.want_key)\n"
+        "stream.add(recorder)\n"
+        "run_until(stream, lambda: judge.pictures > 30)\n"
+        "print(recorder.recovered, recorder.counters()['written'])\n"
+    )
+    stream, judge = watched(cameras([lambda: frames(rate=25)]))
+    recorder = Recorder(tmp_path, "camera", want_key=stream.want_key)
+    stream.add(recorder)
+    begun: list[subprocess.Popen[str]] = []
+
+    def both_recorded() -> bool:
+        if judge.pictures > 5 and not begun:
+            command = [sys.executable, "-c", other, str(tmp_path)]
+            begun.append(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True))
+        return bool(begun) and begun[0].poll() is not None and judge.pictures > 30
+
+    run_until(stream, both_recorded, 60)
+    recovered, written = map(int, begun[0].communicate()[0].split())
+    assert recovered == 0
+    counts = sorted(pictures(file)[0] for file in tmp_path.iterdir())
+    assert counts == sorted([judge.pictures, written])
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("anything else")])
 def test_a_disk_that_fills_up_costs_the_recording_alone(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -133,9 +166,8 @@ def test_a_real_limit_on_file_size_does_not_stop_the_stream(tmp_path: Path) -> N
         "assert recorder.counters()['failures'] >= 1, recorder.counters()\n"
         "assert judge.longest_silence_s < 1\n"
     )
-    root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, "-c", program, str(tmp_path), str(root)]
-    done = subprocess.run(command, cwd=root, timeout=60, check=False, capture_output=True, text=True)
+    command = [sys.executable, "-c", program, str(tmp_path), str(ROOT)]
+    done = subprocess.run(command, cwd=ROOT, timeout=60, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
