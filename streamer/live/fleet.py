@@ -82,8 +82,10 @@ class Fleet:
             del self._known[name]
 
     def stop(self) -> None:
-        """Stop all streams: recordings are closed."""
+        """Stop all streams, at the same time: recordings are closed before whoever asked loses patience."""
         with self._turns:
+            for stream in self._running.values():
+                stream.end()
             for name in tuple(self._running):
                 self._stop(name)
 

@@ -112,11 +112,15 @@ class LiveStream:
             Worker(self._send, name=f"egress {self.name}"),
         ]
 
-    def stop(self, *, wait_s: float = 40.0) -> None:
-        """End it: what is encoded reaches the outlets, recordings are closed. Waits for that up to `wait_s`."""
+    def end(self) -> None:
+        """Begin to stop, without waiting."""
         self._stopping = True
         self.supervisor.stop()
         self._done.close()
+
+    def stop(self, *, wait_s: float = 40.0) -> None:
+        """End it: what is encoded reaches the outlets, recordings are closed. Waits for that up to `wait_s`."""
+        self.end()
         until_s = self._clock.now() + wait_s
         for worker in reversed(self._workers):
             worker.join(max(0.1, until_s - self._clock.now()))

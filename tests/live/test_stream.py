@@ -470,3 +470,27 @@ def _held() -> tuple[int, int, int]:
     """File handles, threads and resident memory in KiB."""
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * 4
     return len(list(Path("/proc/self/fd").iterdir())), threading.active_count(), resident
+
+
+def test_streams_are_stopped_at_the_same_time(tmp_path: Path) -> None:
+    """One after the other, the last recording would be closed when whoever sent SIGTERM has lost patience."""
+    clip = write_clip(tmp_path / "face.ts")
+    closed: list[str] = []
+
+    class Slow(Judge):
+        def close(self) -> None:
+            time.sleep(1.0)
+            closed.append("")
+
+    fleet = Fleet(studio(), prepare=lambda stream: stream.add(Slow()))
+    for number in range(5):
+        fleet.put(f"camera-{number}", StreamSettings(source=str(clip), loop=True))
+    until_s = time.monotonic() + 20
+    while not all(stream.meter.frames_out for stream in fleet):
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+    begun_s = time.monotonic()
+    fleet.stop()
+    assert time.monotonic() - begun_s < 3
+    assert len(closed) == 5
+    assert not list(fleet)
