@@ -95,7 +95,9 @@ class Frame:
     @property
     def time_s(self) -> float:
         """Presentation time in seconds."""
-        return self.pts * self.time_base.numerator / self.time_base.denominator  # exact, without a new Fraction
+        return (
+            self.pts * self.time_base.numerator / self.time_base.denominator
+        )  # exact, without a new Fraction
 
     @property
     def planes_size(self) -> Size:

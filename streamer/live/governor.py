@@ -32,6 +32,16 @@ class Governor:
         """Share of the detector's view."""
         return _LEVELS[self.level][1]
 
+    @property
+    def problem(self) -> str | None:
+        """What a viewer of the stream should know: with less than the whole view, small objects are not found."""
+        if self.view == 1:
+            return None
+        return (
+            f"this machine is too slow: the detector sees {self.view:.0%} of its usual size,"
+            " small faces and plates may be missed"
+        )
+
     def update(self, *, frames: int, dropped: int, at_s: float) -> None:
         """The stream's totals at this moment; call it about once a second or more often."""
         if self._since_s is None:

@@ -12,7 +12,7 @@ def status(stream: LiveStream, *, now_s: float) -> dict[str, Any]:
     supervisor, events, encoder = stream.supervisor, stream.tally.events, stream.encoder
     last = stream.results[-1] if stream.results else None
     outlets = _outlets(stream)
-    problem = supervisor.problem or stream.meter.problem(now_s)
+    problem = supervisor.problem or stream.meter.problem(now_s) or stream.governor.problem
     if stream.failure is not None:
         problem = f"{type(stream.failure).__name__}: {stream.failure}"
     return {

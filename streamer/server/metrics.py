@@ -75,6 +75,10 @@ class _Collector:
         lag = GaugeMetricFamily(
             "streamer_detector_lag_seconds", "stream time since the detector last looked", labels=["stream"]
         )
+        view = GaugeMetricFamily(
+            "streamer_detector_view", "share of the detector's view: below 1 the machine is too slow",
+            labels=["stream"],
+        )  # fmt: skip
         state = GaugeMetricFamily("streamer_state", "1 for the state that holds", labels=["stream", "state"])
         for stream in self._streams:
             outlets = [outlet.counters() for outlet in stream.egress.outlets]
@@ -82,9 +86,10 @@ class _Collector:
             masks.add_metric([stream.name], len(stream.results[-1].objects) if stream.results else 0)
             age.add_metric([stream.name], stream.tally.levels["carried box age"])
             lag.add_metric([stream.name], stream.tally.levels["detector lag"])
+            view.add_metric([stream.name], stream.governor.view)
             for name in _STATES:
                 state.add_metric([stream.name, name], float(stream.state == name))
-        yield from (viewers, masks, age, lag, state)
+        yield from (viewers, masks, age, lag, view, state)
 
     def _latency(self) -> Metric:
         family = HistogramMetricFamily(

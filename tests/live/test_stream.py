@@ -297,6 +297,8 @@ def test_an_encoder_that_fails_in_its_own_words_ends_no_thread(
     now_s = time.monotonic()
     assert status(stream, now_s=now_s)["problem"] == "MemoryError"
     assert status(stream, now_s=now_s + 61)["problem"] is None  # it works again
+    stream.governor.level = 4
+    assert "small faces" in str(status(stream, now_s=now_s + 61)["problem"])
 
 
 @pytest.mark.parametrize("whose", ["reader", "vp8"])

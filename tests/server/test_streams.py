@@ -291,7 +291,7 @@ def test_metrics_count_what_happens(served: Served) -> None:
     assert values[f"streamer_egress_without_receipt_total{label}"] == 0
     assert values[f"streamer_latency_seconds_count{label}"] > 3
     for name in ("frames_dropped_total", "frames_covered_total", "reconnects_total", "viewers", "masks",
-                 "carried_box_age_seconds", "detector_lag_seconds"):  # fmt: skip
+                 "carried_box_age_seconds", "detector_lag_seconds", "detector_view"):  # fmt: skip
         assert f"streamer_{name}{label}" in values
     for stage in ("decode", "copy", "detect", "track", "mask", "encode", "send"):
         assert values[f'streamer_stage_seconds_total{{stage="{stage}",stream="camera"}}'] > 0
