@@ -5,6 +5,7 @@ Median Flow (Kalal et al., ICPR 2010); a point counts where the patches around i
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -24,6 +25,9 @@ _LEAST = 16  # small pixels that it is shown at least
 _GROWTH_MOST = 0.04  # of a box side in one frame
 _COARSER = 4  # times smaller pictures tell how the camera moved
 _AGREED = 0.1  # share of the spectrum that must agree on it
+_NINE = np.array([(x, y) for y in (-0.3, 0, 0.3) for x in (-0.3, 0, 0.3)], np.float32)  # of a box's sides
+_FIVE = np.array([(0, 0), (-0.3, -0.3), (0.3, -0.3), (-0.3, 0.3), (0.3, 0.3)], np.float32)
+_TWO = np.array([(-0.2, -0.2), (0.2, 0.2)], np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,24 +100,24 @@ def camera_shift(first: Luma, second: Luma) -> NDArray[np.float32]:
     small, other = (
         cv2.resize(p, shape, interpolation=cv2.INTER_AREA).astype(np.float32) for p in (first, second)
     )
-    (x, y), response = cv2.phaseCorrelate(small, other, cv2.createHanningWindow(shape, cv2.CV_32F))
+    (x, y), response = cv2.phaseCorrelate(small, other, _window(shape))
     if response < _AGREED:
         return np.zeros(2, np.float32)
     return np.array([x * first.shape[1] / shape[0], y * first.shape[0] / shape[1]], np.float32)
 
 
+@lru_cache(maxsize=16)
+def _window(shape: tuple[int, int]) -> NDArray[np.float32]:
+    return np.asarray(cv2.createHanningWindow(shape, cv2.CV_32F), np.float32)
+
+
 def _points_in(boxes: Boxes) -> NDArray[np.float32]:
     """Points (n, k, 2) spread over each box: nine for few boxes, two for hundreds."""
     count = len(boxes)
-    if count <= 6:
-        spread = [(x, y) for y in (-0.3, 0, 0.3) for x in (-0.3, 0, 0.3)]
-    elif count <= 40:
-        spread = [(0, 0), (-0.3, -0.3), (0.3, -0.3), (-0.3, 0.3), (0.3, 0.3)]
-    else:
-        spread = [(-0.2, -0.2), (0.2, 0.2)]
+    spread = _NINE if count <= 6 else _FIVE if count <= 40 else _TWO
     centre = (boxes[:, :2] + boxes[:, 2:]) * 0.5
     sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 4)
-    points = centre[:, None] + sides[:, None] * np.array(spread, np.float32)
+    points = centre[:, None] + sides[:, None] * spread
     return np.ascontiguousarray(points, np.float32)
 
 
