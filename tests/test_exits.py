@@ -45,7 +45,7 @@ KNOWN = {
     "device/cuda.py:CudaDevice.thumbnail": {"luma"},
     "device/cuda.py:CudaDevice.cover": {"luma", "chroma"},
     "device/cuda.py:CudaDevice.copy_into": {"luma", "chroma"},  # on the GPU, for CudaLender
-    "device/cuda.py:CudaLender.surface": {"luma"},  # a copy on the GPU, for picture_on_gpu
+    "device/cuda_lender.py:CudaLender.surface": {"luma"},  # a copy on the GPU, for picture_on_gpu
     "device/cuda.py:CudaDevice._planes": {"luma", "chroma"},
     "device/cuda.py:CudaDevice._hand_back": {"luma", "chroma"},  # into the frame they came from
     "device/cuda.py:_surfaces": {"luma", "chroma"},

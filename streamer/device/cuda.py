@@ -29,12 +29,12 @@ from streamer.device.base import (
     yuv_to_bgr,
 )
 from streamer.device.cuda_driver import Driver
+from streamer.device.cuda_lender import CudaLender
 from streamer.device.cuda_memory import (
     DevicePlane,
     DeviceTensor,
     Memory,
     Pool,
-    Surfaces,
     new_plane,
     views_at_once,
 )
@@ -78,11 +78,11 @@ class CudaDevice:
         """NVDEC and NVENC work in this memory; media.hardware finds out whether they are there."""
         return self
 
-    def lender(self) -> "CudaLender":
+    def lender(self) -> CudaLender:
         """What hands frames to one NVENC encoder."""
         with self.driver.current():
             stream = self._side_streams.pop() if self._side_streams else self.driver.side_stream()
-        lender = CudaLender(self, int(stream.handle))
+        lender = CudaLender(self.pool, int(stream.handle), self.copy_into)
         weakref.finalize(
             lender, self._side_streams.append, stream
         ).atexit = False  # its encoder may still close
@@ -293,22 +293,6 @@ class CudaDevice:
         if host.shape[1]:
             self.driver.upload(memory.address, host.shape[1], host)
         return memory
-
-
-class CudaLender:
-    """The Lender of one NVENC encoder."""
-
-    def __init__(self, device: CudaDevice, stream: int) -> None:
-        self.stream = stream
-        self._device = device
-        self._surfaces = Surfaces(device.pool)
-
-    def surface(self, frame: Frame) -> tuple[Plane, Plane]:
-        """In one block, chroma right behind luma: NVENC is told of luma's address alone."""
-        with self._device.driver.current():
-            surface = self._surfaces.take(*frame.luma.shape)
-            self._device.copy_into(surface, frame)
-            return surface
 
 
 def _surfaces(

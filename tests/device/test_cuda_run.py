@@ -79,11 +79,11 @@ def test_the_engine_has_the_precision_that_was_asked_for(driver, arguments, tmp_
     assert {name for name in driver.launches if name.startswith("fp")} == {precision}  # of test and run
 
 
-@pytest.mark.parametrize("call", ["upload", "view_f32", "sum_cells", "paint", "download"])
+@pytest.mark.parametrize("call", ["upload", "view_f32", "turn_f32", "sum_cells", "paint", "download"])
 def test_a_gpu_that_vanishes_on_the_way_leaves_no_video(
     driver, arguments, tmp_path, monkeypatch, call
 ) -> None:
-    real, left = driver._check, [{"view_f32": 2, "download": 20, "upload": 20}.get(call, 6)]
+    real, left = driver._check, [{"view_f32": 2, "turn_f32": 2, "download": 20, "upload": 20}.get(call, 6)]
 
     def count(name: str) -> None:
         if name == call:
@@ -94,7 +94,8 @@ def test_a_gpu_that_vanishes_on_the_way_leaves_no_video(
 
     monkeypatch.setattr(driver, "_check", count)
     out = tmp_path / "out.mp4"
-    done = CliRunner().invoke(app, [*arguments, "--device", "cuda", "-o", str(out)])
+    turned = ["--turned"] if call == "turn_f32" else []
+    done = CliRunner().invoke(app, [*arguments, *turned, "--device", "cuda", "-o", str(out)])
     assert driver.fail_at == call
     assert done.exit_code != 0
     assert "made to fail" in done.output + done.stderr or isinstance(done.exception, StreamerError)
