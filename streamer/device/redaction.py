@@ -7,6 +7,7 @@ with `step` luma pixels per sample and axis (luma 1, chroma 2).
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import cv2
@@ -177,10 +178,9 @@ def _between(
     first: NDArray[np.uint8], second: NDArray[np.uint8], cell: int, begin: int, end: int, style: Style
 ) -> NDArray[np.uint8]:
     """What two cells in a row show at the samples `begin` to `end` from the first one's start, (n, lanes)."""
-    share = _shares(cell, begin, end, style)
-    difference = second.astype(np.float32) - first
-    shown = share * difference + (first + np.float32(0.5))
-    return np.asarray(shown, np.float32).astype(np.uint8)
+    shown: NDArray[np.float32] = _shares(cell, begin, end, style) * (second.astype(np.float32) - first)
+    shown += first + np.float32(0.5)
+    return shown.astype(np.uint8)
 
 
 @lru_cache(maxsize=1024)
@@ -218,14 +218,12 @@ def _means(pixels: NDArray[np.uint8], grid: _Grid) -> Means:
 def _means_one_by_one(pixels: NDArray[np.uint8], grid: _Grid) -> Means:
     """The same for few cells, each summed by one call."""
     lanes, means = pixels.shape[2], []
-    for row in range(grid.rows):
-        top = max(grid.y + row * grid.cell, grid.y0)
-        bottom = grid.y1 if row == grid.rows - 1 else grid.y + (row + 1) * grid.cell
-        for column in range(grid.columns):
-            left = max(grid.x + column * grid.cell, grid.x0)
-            right = grid.x1 if column == grid.columns - 1 else grid.x + (column + 1) * grid.cell
-            sums = cv2.sumElems(pixels[top:bottom, left:right])
+    ys = [grid.y0, *(grid.y + row * grid.cell for row in range(1, grid.rows)), grid.y1]
+    xs = [grid.x0, *(grid.x + column * grid.cell for column in range(1, grid.columns)), grid.x1]
+    for top, bottom in pairwise(ys):
+        for left, right in pairwise(xs):
             count = (bottom - top) * (right - left)
+            sums = cv2.sumElems(pixels[top:bottom, left:right])
             means += [(2 * int(value) + count) // (2 * count) for value in sums[:lanes]]
     return np.array(means, np.uint8).reshape(grid.rows, grid.columns, lanes)
 
