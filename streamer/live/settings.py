@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from streamer.address import redacted_url
 from streamer.config import Hide, Settings, Style
@@ -14,6 +14,11 @@ from streamer.media.push import check_push
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _RESERVED = frozenset({"v1", "healthz", "readyz", "metrics", "pages", "results", "openapi.json"})
+
+
+def _numbered(source: Any) -> Any:
+    """A webcam's number may be written as one."""
+    return str(source) if isinstance(source, int) and not isinstance(source, bool) else source
 
 
 def _connectable(url: str) -> str:
@@ -41,7 +46,7 @@ class StreamSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
 
     source: Annotated[
-        str, AfterValidator(_connectable)
+        str, BeforeValidator(_numbered), AfterValidator(_connectable)
     ]  # rtsp://, udp://, http://, rtmp://, srt://, a webcam's number or path, or a file
     transport: Literal["tcp", "udp"] = "tcp"  # of RTSP
     enabled: bool = True

@@ -86,8 +86,22 @@ def _yaml(text: str, path: Path) -> Any:
         import yaml
     except ModuleNotFoundError as error:
         raise ConfigError("YAML needs an extra: pip install streamer-anonymizer[serve]") from error
+
+    class Loader(yaml.SafeLoader):
+        """One that takes a key once: of two cameras with the same name the first would be lost without a word."""
+
+    def mapping(loader: Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key.value, str) and key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise ConfigError(f"{key.value} stands there twice (line {key.start_mark.line + 1}): {path}")
+            seen.add(str(key.value))
+        loader.flatten_mapping(node)
+        return loader.construct_mapping(node, deep=True)
+
+    Loader.add_constructor("tag:yaml.org,2002:map", mapping)
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise ConfigError(f"not a YAML file ({error.problem}, line {line}): {path}") from None

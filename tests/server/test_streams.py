@@ -333,6 +333,15 @@ def test_cameras_are_configured_in_yaml(tmp_path: Path) -> None:
     assert settings.streams["front"].delay_ms == 300
 
 
+def test_a_webcam_may_be_a_number_and_keys_may_be_shared(tmp_path: Path) -> None:
+    file = tmp_path / "cameras.yaml"
+    file.write_text("streams:\n  a: &all {source: 0, delay_ms: 300}\n  b: {<<: *all, source: /dev/video1}\n")
+    settings = load(file, {}).streams
+    assert settings is not None
+    assert [settings[name].source for name in "ab"] == ["0", "/dev/video1"]
+    assert settings["b"].delay_ms == 300
+
+
 def test_the_shipped_example_is_right() -> None:
     from streamer import resources
     from streamer.live.settings import StreamSettings
@@ -354,6 +363,7 @@ def test_the_shipped_example_is_right() -> None:
         "streams: {'a b': {source: 'rtsp://me:hunter22@cam/1'}}",
         "streams: {front: {source: 'rtsp://me:hunter22@cam/1'}",
         "- hunter22",
+        "streams: {front: {source: 'rtsp://me:hunter22@cam/1'}, front: {source: 'rtsp://me:hunter22@cam/2'}}",
     ],
 )
 def test_wrong_cameras_are_named_without_their_passwords(text: str, tmp_path: Path) -> None:
