@@ -142,6 +142,7 @@ def _run(fleet: Fleet, name: str, settings: StreamSettings, say: Console) -> Non
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
+    web.on_hang_up(stop)
     fleet.put(name, settings)
     stream = fleet.get(name)
     assert stream is not None

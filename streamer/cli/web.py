@@ -1,9 +1,11 @@
 """What `serve` and `live` share: a listening socket, the log, and the web server's run."""
 
 import logging
+import signal
 import socket
 import ssl
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,6 +26,12 @@ def listen(host: str, port: int) -> socket.socket:
         raise OutputError(f"cannot listen on {host}:{port} ({error.strerror})") from error
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
+
+
+def on_hang_up(stop: Callable[[int, FrameType | None], Any]) -> None:
+    """Stop in order also when the terminal is closed, unless that is to be ignored, as under `nohup`."""
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, stop)
 
 
 def run(app: Any, listener: socket.socket, *, cert: Path | None = None, key: Path | None = None) -> None:
@@ -55,7 +63,9 @@ def run(app: Any, listener: socket.socket, *, cert: Path | None = None, key: Pat
         options.load()
     except (ssl.SSLError, OSError) as error:
         raise ConfigError(f"not a certificate with its key, both as PEM: {cert}") from error
-    Server(options).run(sockets=[listener])
+    server = Server(options)
+    on_hang_up(server.handle_exit)
+    server.run(sockets=[listener])
 
 
 def address(host: str, listener: socket.socket, *, tls: bool = False) -> str:

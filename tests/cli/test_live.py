@@ -1,7 +1,9 @@
 """What `streamer live` says at once, before it loads or connects to anything."""
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,29 @@ def test_a_machine_without_a_further_thread_is_told_in_one_line(tmp_path: Path) 
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: the machine gives no further thread")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminal_that_is_closed_ends_a_recording_in_order(ignored: bool, tmp_path: Path) -> None:
+    """Unless `nohup` or the like has asked for more."""
+    clip, folder = clips.make(tmp_path / "in.mp4"), tmp_path / "recordings"
+    words = [sys.executable, "-m", "streamer", "live", str(clip), "--loop", "--record", str(folder)]
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN) if ignored else signal.getsignal(signal.SIGHUP)
+    try:
+        process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    try:
+        until_s = time.monotonic() + 60
+        while not any(file.stat().st_size > 2000 for file in folder.glob("*.part")):
+            assert time.monotonic() < until_s
+            time.sleep(0.1)
+        process.send_signal(signal.SIGHUP)
+        if ignored:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(2)
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+    assert [file.suffix for file in folder.iterdir()] == [".mp4"]
