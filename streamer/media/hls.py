@@ -1,6 +1,7 @@
 """HLS (RFC 8216) from memory: a window of MPEG-TS segments that begin with key pictures, and their playlist."""
 
 import io
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,15 @@ class Segment:
     after_gap: bool = False  # whether pictures before it were lost
 
 
+def first_number() -> int:
+    """Of a stream's segments: larger than the last one that it had before it began anew, also after a restart.
+
+    Players wait for the number that follows what they have seen, and caches keep a segment by its name (RFC 8216,
+    6.2.1 and 6.2.2). A segment is longer than a second, so that the seconds of the wall clock are ahead.
+    """
+    return int(time.time())
+
+
 class Hls:
     """An `Outlet` whose playlist and segments a web server hands out. Holds at most `_KEPT` segments."""
 
@@ -42,7 +52,7 @@ class Hls:
         self._remuxer: Remuxer | None = None
         self._start_pts = 0
         self._last_pts = 0
-        self._number = 0
+        self._number = self._first = first_number()
         self._lost = False  # a segment, since the last whole one
         self._ended = False
 
@@ -98,7 +108,7 @@ class Hls:
 
     def counters(self) -> dict[str, int | str]:
         """Segments made and pictures left out."""
-        return {"segments": self._number, "dropped": self._gate.dropped}
+        return {"segments": self._number - self._first, "dropped": self._gate.dropped}
 
     def playlist(self) -> str | None:
         """The media playlist; None before the first segment is whole."""

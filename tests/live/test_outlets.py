@@ -187,7 +187,7 @@ def test_hls_segments_play_one_after_the_other() -> None:
     assert playlist is not None
     assert "#EXT-X-ENDLIST" in playlist
     numbers = [int(line[7:-3]) for line in playlist.splitlines() if line.startswith("segment")]
-    assert numbers == list(range(len(numbers)))
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     total, last_s = 0, -1.0
     for number in numbers:
         data = hls.segment(number)
@@ -213,7 +213,20 @@ def test_hls_keeps_a_window_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> 
     playlist = hls.playlist()
     assert playlist is not None
     assert playlist.count(".ts") == 6
-    assert "#EXT-X-MEDIA-SEQUENCE:0" not in playlist
+    first = int(playlist.partition("#EXT-X-MEDIA-SEQUENCE:")[2].partition("\n")[0])
+    assert first + 6 == hls._number
+
+
+def test_hls_that_begins_anew_counts_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Players wait for the segment after the last one that they have seen, and caches know segments by their names."""
+    now_s = 1_800_000_000.0
+    monkeypatch.setattr(hls_module.time, "time", lambda: now_s)
+    before = Hls()
+    stream, _ = watched(cameras([frames]))
+    stream.add(before)
+    run_until(stream, lambda: before.counters()["segments"] == 2)
+    now_s += 2 * 2.0 + 1
+    assert Hls()._number > before._number
 
 
 @pytest.mark.real
