@@ -84,7 +84,9 @@ class Journal:
         summary = self._summed_s is not None and now_s - self._summed_s >= _SUMMARY_S
         if summary or self._summed_s is None:
             self._summed_s = now_s
-        for stream in streams:
+        running = list(streams)
+        self._forget({stream.name for stream in running})
+        for stream in running:
             now = status(stream, now_s=now_s)
             state = (now["state"], now["problem"], str(now["encoder"]))
             if self._last.get(stream.name) != state:
@@ -107,6 +109,11 @@ class Journal:
                 )
                 found.append({"event": "counters", **{key: now[key] for key in keys}})
         return found
+
+    def _forget(self, running: set[str]) -> None:
+        """Streams that are gone: one that takes such a name is another."""
+        self._last = {name: told for name, told in self._last.items() if name in running}
+        self._outlets = {place: told for place, told in self._outlets.items() if place[0] in running}
 
     def _of_outlets(self, now: dict[str, Any]) -> list[dict[str, Any]]:
         """Targets that are reached, and why one is not: once for each reason, not for each try."""

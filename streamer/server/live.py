@@ -74,8 +74,11 @@ async def _keep_journal(streams: Streams) -> None:
     """One line of JSON for each change of a stream's state, and its counters once a minute."""
     journal = Journal()
     while True:
-        for entry in journal.entries(list(streams.fleet), now_s=time.monotonic()):
-            LOG.info(json.dumps(entry))
+        try:
+            for entry in journal.entries(list(streams.fleet), now_s=time.monotonic()):
+                LOG.info(json.dumps(entry))
+        except Exception as error:  # noqa: BLE001 - the streams go on, and must be stopped in order, without a log
+            LOG.error(json.dumps({"event": "no entry", "problem": type(error).__name__}))
         await asyncio.sleep(1)
 
 

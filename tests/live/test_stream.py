@@ -359,6 +359,9 @@ def test_the_log_says_which_encoder_was_opened_and_why_even_if_that_came_later()
     assert states[-1]["state"] == "live"
     assert states[-1]["encoder"] == {"name": stream.encoder.name, "why": stream.encoder.why}  # type: ignore[union-attr]
     assert len(states) <= 3
+    assert not journal.entries([], now_s=time.monotonic())
+    (again,) = journal.entries([stream], now_s=time.monotonic())
+    assert again["state"] == "stopped", "a stream that takes the name of one that is gone is told of, too"
 
 
 def test_the_egress_refuses_and_counts_what_holds_no_receipt() -> None:
