@@ -38,6 +38,8 @@ def run(app: Any, listener: socket.socket, *, cert: Path | None = None, key: Pat
     """Serve until a signal comes; then open connections get a moment and everything is closed. Raises ConfigError."""
     import uvicorn
 
+    if key is not None and cert is None:
+        raise ConfigError(f"a TLS key without its certificate: HTTP would be served in the clear: {key}")
     _log_to_stderr()
     for file in filter(None, (cert, key)):
         if not file.is_file():

@@ -40,6 +40,11 @@ def test_connections_send_at_once() -> None:
             assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
+def test_a_tls_key_alone_does_not_serve_in_the_clear(tmp_path: Path) -> None:
+    with web.listen("127.0.0.1", 0) as listener, pytest.raises(ConfigError, match="without its certificate"):
+        web.run(None, listener, key=tmp_path / "key.pem")
+
+
 def test_flags_win(tmp_path: Path) -> None:
     path = tmp_path / "serve.toml"
     path.write_text("port = 1\nwaiting = 3")
