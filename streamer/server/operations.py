@@ -18,11 +18,13 @@ def health(streams: Streams | None) -> APIRouter:
     def fleet() -> list[LiveStream]:
         return [] if streams is None else list(streams.fleet)
 
+    @api.head("/healthz", include_in_schema=False)  # as monitors ask
     @api.get("/healthz")
     async def healthz() -> Response:
         failed = [stream.name for stream in fleet() if stream.state == "failed"]
         return JSONResponse({"ok": not failed, "failed": failed}, 503 if failed else 200)
 
+    @api.head("/readyz", include_in_schema=False)  # as monitors ask
     @api.get("/readyz")
     async def readyz() -> Response:
         states = {stream.name: stream.state for stream in fleet()}
