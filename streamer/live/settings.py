@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from streamer.address import redacted_url
+from streamer.address import has_scheme, redacted_url
 from streamer.config import Hide, Settings, Style
 from streamer.errors import ConfigError
 from streamer.media.live_spec import check_source
@@ -21,9 +21,16 @@ def _numbered(source: Any) -> Any:
     return str(source) if isinstance(source, int) and not isinstance(source, bool) else source
 
 
+def _check_written_out(url: str) -> None:
+    """Settings as they are shown, sent back, would lose the login that they had."""
+    if has_scheme(url) and "***" in url:
+        raise ConfigError(f"*** stands for what is not shown: write the address out: {redacted_url(url)}")
+
+
 def _connectable(url: str) -> str:
     url = url.strip()  # a pasted space would make it a file's name
     check_source(url)
+    _check_written_out(url)
     return str(_at_home(Path(url))) if url.startswith("~") else url
 
 
@@ -37,6 +44,7 @@ def _at_home(path: Path) -> Path:
 
 def _pushable(url: str) -> str:
     check_push(url)
+    _check_written_out(url)
     return url
 
 

@@ -231,6 +231,8 @@ def test_streams_are_added_changed_and_removed_while_others_run(served: Served, 
         ("x", {"source": "rtsp://me:hunter22@cam/1", "delay_ms": -1}),
         ("x", {"source": "rtsp://me:hunter22@cam/1", "zones": {"mask": [[[0, 0], [2, 0], [1, 1]]]}}),
         ("x", {"source": "/etc/passwd"}),
+        ("x", {"source": "rtsp://***@cam/1"}),  # as it is shown: its login would be lost
+        ("x", {"source": "rtsp://cam/1", "push": ["rtmp://server/live/***"]}),
         ("x", {"source": "rtsp://me:hunter22@cam/1", "record": "/tmp/elsewhere"}),
         ("x", ["source"]),
     ],
@@ -310,6 +312,7 @@ def test_with_keys_everything_but_health_needs_one(clip: Path) -> None:
         assert refused.headers["www-authenticate"] == "Bearer"
         assert refused.headers["access-control-allow-origin"] == "*"
         assert served.http.put("/v1/streams/x", json={"source": "0"}).status_code == 401
+        assert served.http.head("/healthz").status_code == served.http.head("/readyz").status_code == 200
         assert served.http.get("/healthz").status_code == 200
         served.wait(lambda: (s := served.streams.fleet.get("camera")) and s.encoder)
         bearer = {"Authorization": "Bearer open sesame"}
