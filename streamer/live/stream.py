@@ -6,9 +6,8 @@ alone keeps the time: when no picture comes, whatever the others hang in, it sen
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -25,14 +24,12 @@ from streamer.live.meter import Meter
 from streamer.live.settings import StreamSettings
 from streamer.live.side import SideEncoding
 from streamer.live.sound import SoundTrack
-from streamer.live.supervisor import Connect, Supervisor
+from streamer.live.supervisor import Connect, Supervisor, connect_to
 from streamer.live.timing import TIME_BASE, Pacer, Timeline
 from streamer.media.egress import H264_OPUS, SOUND, Egress, Encoded, Outlet
 from streamer.media.hardware import LiveDecoding
 from streamer.media.live_encoder import EncoderSpec, LiveEncoder, LiveEncoding
-from streamer.media.live_source import LiveSource
 from streamer.media.live_spec import LiveSpec
-from streamer.media.sound import Sound
 from streamer.tally import Tally
 from streamer.zones import Zones
 
@@ -50,22 +47,6 @@ class Studio:
     detector: SharedDetector
     zones: Zones
     clock: Clock = SYSTEM
-
-
-def connect_to(
-    settings: StreamSettings, tally: Tally, clock: Clock = SYSTEM,
-    announce: Callable[[bool], None] = lambda sound: None, decoding: LiveDecoding | None = None,
-) -> Connect:  # fmt: skip
-    """How a stream's source is connected to, once; `announce` is told whether sound will come."""
-    keep = settings.audio == "keep"
-    spec = LiveSpec(settings.source, settings.transport, loop=settings.loop, sound=keep)
-
-    def connect(size: Any) -> Iterator[Frame | Sound]:
-        with LiveSource(spec, tally=tally, size=size, clock=clock, decoding=decoding) as source:
-            announce(source.has_sound)
-            yield from source
-
-    return connect
 
 
 class LiveStream:

@@ -14,7 +14,11 @@ from typing import Literal
 from streamer.channel import Channel, Closed, NoThreadError, Worker, feed
 from streamer.clock import SYSTEM, Clock
 from streamer.frame import Frame, Size
+from streamer.live.settings import StreamSettings
 from streamer.live.timing import Backoff, Timeline
+from streamer.media.hardware import LiveDecoding
+from streamer.media.live_source import LiveSource
+from streamer.media.live_spec import LiveSpec
 from streamer.media.sound import Sound
 from streamer.tally import Tally
 
@@ -46,6 +50,22 @@ class _Line:
     @property
     def held_s(self) -> float:
         return 0.0 if self.last_s is None else self.last_s - self.since_s
+
+
+def connect_to(
+    settings: StreamSettings, tally: Tally, clock: Clock = SYSTEM,
+    announce: Callable[[bool], None] = lambda sound: None, decoding: LiveDecoding | None = None,
+) -> Connect:  # fmt: skip
+    """How a stream's source is connected to, once; `announce` is told whether sound will come."""
+    keep = settings.audio == "keep"
+    spec = LiveSpec(settings.source, settings.transport, loop=settings.loop, sound=keep)
+
+    def connect(size: Size | None) -> Iterator[Frame | Sound]:
+        with LiveSource(spec, tally=tally, size=size, clock=clock, decoding=decoding) as source:
+            announce(source.has_sound)
+            yield from source
+
+    return connect
 
 
 class Supervisor:
