@@ -5,13 +5,15 @@ With keys, every call carries one in `X-API-KEY` or `X-RapidAPI-Key` (or `Author
 HLS may send it as the password of a login). Without
 keys the server listens on the loopback interface only, and answers only requests that name it so: a page from
 elsewhere that the browser on this machine shows cannot use it, neither by a form nor by a name that is made
-to point here.
+to point here. What a proxy says it forwards for another machine is no call of this one; a proxy that says nothing
+cannot be told from a program here, so who puts one in front sets keys.
 """
 
 import base64
 import hashlib
 import hmac
 import ipaddress
+import re
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from fastapi.security import APIKeyHeader
 from streamer.errors import ConfigError
 
 _PREFIX = "sha256:"
+_FOR = re.compile(r"""\bfor\s*=\s*("[^"]*"|[^;,\s]+)""", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +119,25 @@ def is_loopback(host: str) -> bool:
 
 
 def is_local_call(headers: Mapping[str, str]) -> bool:
-    """Whether a request names this machine as its target, and as its origin a page of this server or none."""
+    """Whether a request names this machine as its target, as its origin a page of this server or none, and comes
+    through no proxy for another machine."""
     host = urlsplit(f"//{headers.get('host', '')}")
-    if not is_loopback(host.hostname or ""):
+    if not is_loopback(host.hostname or "") or not all(map(is_loopback, _forwarded_for(headers))):
         return False
     origin = headers.get("origin")
     return origin is None or urlsplit(origin).netloc == host.netloc
+
+
+def _forwarded_for(headers: Mapping[str, str]) -> list[str]:
+    """The hosts that proxies say they forward for (RFC 7239, and what was used before it), without their ports."""
+    found = [each for name in ("x-forwarded-for", "x-real-ip") for each in headers.get(name, "").split(",")]
+    found += _FOR.findall(headers.get("forwarded", ""))
+    return [_without_port(each.strip().strip('"')) for each in found if each.strip()]
+
+
+def _without_port(host: str) -> str:
+    bare = host.count(":") > 1 and not host.startswith("[")  # IPv6 without brackets has no port
+    return host if bare else host.partition("]")[0] if host.startswith("[") else host.partition(":")[0]
 
 
 def _digest(key: str) -> bytes:

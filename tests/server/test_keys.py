@@ -90,3 +90,27 @@ def test_pages_from_elsewhere_cannot_use_the_browsers_machine(
 @pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost", "[::1]:8080", "LOCALHOST:1"])
 def test_this_machine_is_served_under_its_names(client: TestClient, host: str) -> None:
     assert client.get("/v1/modes", headers={"Host": host, "Origin": f"http://{host}"}).status_code == 200
+
+
+FORWARDED = [
+    {"X-Forwarded-For": "198.51.100.7"},
+    {"X-Forwarded-For": "127.0.0.1, 198.51.100.7:4711"},
+    {"X-Forwarded-For": "2001:db8::7"},
+    {"X-Forwarded-For": "unknown"},
+    {"X-Real-IP": "198.51.100.7"},
+    {"Forwarded": 'for=127.0.0.1, For="[2001:db8::7]:4711";proto=https'},
+    {"Forwarded": "for=_hidden"},
+]
+
+
+@pytest.mark.parametrize("headers", FORWARDED)
+def test_without_keys_nothing_opens_for_those_whom_a_proxy_names(
+    client: TestClient, headers: dict[str, str]
+) -> None:
+    message_of(client.get("/v1/modes", headers=headers), 403)
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "127.0.0.1:5000", "::1", "[::1]:5000", "localhost"])
+def test_a_proxy_for_this_machine_is_served(client: TestClient, name: str) -> None:
+    headers = {"X-Forwarded-For": name, "Forwarded": f'for="{name}"'}
+    assert client.get("/v1/modes", headers=headers).status_code == 200
