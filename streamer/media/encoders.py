@@ -44,13 +44,18 @@ class Recipe:
     options: dict[str, str] = field(default_factory=dict)
     quality_option: str = "crf"
     worst: int = 63  # quality; lower is better
+    smallest: int = 1  # width and height
+    largest: tuple[int, int] = (65_535, 65_535)
 
 
 _X26X = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 RECIPES = {
-    "h264": Recipe("libx264", "nv12", 23, "veryfast", _X26X, worst=51),
-    "hevc": Recipe("libx265", "yuv420p", 26, "superfast", _X26X, options={"x265-params": "log-level=error"}, worst=51),
-    "av1": Recipe("libsvtav1", "yuv420p", 32, "10", tuple(map(str, range(14)))),
+    "h264": Recipe("libx264", "nv12", 23, "veryfast", _X26X, worst=51, smallest=2, largest=(16_384, 16_384)),
+    "hevc": Recipe(
+        "libx265", "yuv420p", 26, "superfast", _X26X, options={"x265-params": "log-level=error"},
+        worst=51, smallest=16,
+    ),
+    "av1": Recipe("libsvtav1", "yuv420p", 32, "10", tuple(map(str, range(14))), smallest=4, largest=(16_384, 8704)),
     "vp9": Recipe(
         "libvpx-vp9", "yuv420p", 32, "6", tuple(map(str, range(9))), "cpu-used",
         {"b": "0", "deadline": "realtime", "row-mt": "1"},
@@ -99,8 +104,17 @@ def planes_size(codec: str, size: Size) -> Size:
 
 
 def options_of(codec: str, policy: OutputPolicy, shape: Shape) -> dict[str, str]:
-    """The options of the encoder on the cores. Raises ConfigError for a preset or a quality that it does not know."""
+    """The options of the encoder on the cores.
+
+    Raises ConfigError for a preset or a quality that it does not know, and OutputError for a size.
+    """
     recipe = RECIPES[codec]
+    size, (widest, highest) = planes_size(codec, shape.size), recipe.largest
+    if min(size.width, size.height) < recipe.smallest or size.width > widest or size.height > highest:
+        raise OutputError(
+            f"{codec} is encoded from {recipe.smallest}x{recipe.smallest} to {widest}x{highest},"
+            f" not at {size.width}x{size.height}; another --codec may take it"
+        )
     preset = policy.preset or recipe.preset
     if preset not in recipe.presets:
         raise ConfigError(f'{codec} has no preset "{preset}"; it has {" ".join(recipe.presets)}')

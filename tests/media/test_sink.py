@@ -1,7 +1,7 @@
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -455,3 +455,25 @@ def test_outputs_that_would_destroy_something_are_refused(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match="ending"):
         check_output(path, tmp_path / "out.xyz", overwrite=False)
     check_output(path, other, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("codec", "width", "height", "taken"),
+    [
+        ("h264", 2, 2, True), ("h264", 16_386, 64, False), ("h264", 64, 16_386, False), ("hevc", 14, 64, False),
+        ("hevc", 16, 16, True), ("av1", 2, 64, False), ("av1", 4, 4, True), ("av1", 64, 8706, False),
+        ("vp9", 1, 1, True), ("vp9", 16_386, 64, True),
+    ],
+)  # fmt: skip
+def test_a_size_that_a_codec_does_not_know_is_said(
+    tmp_path: Path, codec: Literal["h264", "hevc", "av1", "vp9"], width: int, height: int, taken: bool
+) -> None:
+    clip = Clip(frames=5, width=width, height=height, codec="ffv1", pixel_format="yuv444p")
+    source, target = clips.make(tmp_path / "in.mkv", clip), tmp_path / "out.mkv"
+    if taken:
+        convert(source, target, OutputPolicy(codec=codec))
+        assert clips.look(target).sizes == {(width, height)}
+        return
+    with pytest.raises(OutputError, match=f"not at {width}x{height}; another --codec may take it"):
+        convert(source, target, OutputPolicy(codec=codec))
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
