@@ -57,8 +57,8 @@ def check_input(name: str) -> None:
 
 
 def find(name: str) -> Iterator[Input]:
-    """The videos and pictures that a file, folder, glob or numbered sequence stands for; in folders, our own results
-    are left out.
+    """The videos and pictures that a file, folder, glob or numbered sequence stands for; in folders and globs, our own
+    results are left out.
 
     Raises InputError for a name that stands for nothing, and ConfigError for one that is an address or `-`.
     """
@@ -84,18 +84,30 @@ def _found(name: str) -> Iterator[Input]:
     elif _NUMBERED.search(path.name):
         yield from map(Input, _sequence(path))
     else:
-        matches = [Path(match) for match in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207 - keeps absolute patterns
-        if not matches:
-            raise InputError(f"nothing matches: {name}")
-        yield from map(Input, matches)
+        yield from map(Input, _matching(name))
 
 
 def _is_ours_to_do(path: Path) -> bool:
     return (
         (is_picture(path) or path.suffix.lower() in VIDEOS)
         and not path.stem.endswith(OURS)
+        and not path.name.startswith("._")  # what macOS keeps of a file's attributes on other disks
         and path.is_file()
     )
+
+
+def _matching(pattern: str) -> list[Path]:
+    """The files of a glob, each once whatever links lead to it; our own results only where it asks for them."""
+    names = sorted(glob.glob(pattern, recursive=True), key=lambda name: (name.count(os.sep), name))  # noqa: PTH207 - keeps absolute patterns
+    real = {os.path.realpath(name): Path(name) for name in reversed(names)}
+    found = [
+        path
+        for path in reversed(real.values())
+        if not path.is_dir() and (OURS in pattern or not path.stem.endswith(OURS))
+    ]
+    if not found:
+        raise InputError(f"nothing matches: {pattern}")
+    return found
 
 
 def is_picture(path: Path) -> bool:

@@ -206,12 +206,24 @@ def test_an_interrupt_while_the_command_loads_is_one_line(tmp_path: Path) -> Non
 
 
 def test_folders_globs_and_our_own_results(tmp_path: Path) -> None:
-    for name in ("b.mp4", "a.mkv", "a_anonymized.mkv", "notes.txt"):
+    for name in ("b.mp4", "a.mkv", "a_anonymized.mkv", "notes.txt", "._b.mp4"):
         (tmp_path / name).touch()
     assert [found.path.name for found in find(str(tmp_path))] == ["a.mkv", "b.mp4"]
     assert [found.path.name for found in find(str(tmp_path / "*.mp4"))] == ["b.mp4"]
-    with pytest.raises(InputError):
-        list(find(str(tmp_path / "*.webm")))
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "deep" / "er" / "c.mp4").touch()
+    (tmp_path / "deep" / "loop").symlink_to("..")
+    (tmp_path / "deep" / "link.mp4").symlink_to("../b.mp4")
+    for pattern, names in {
+        "*.mkv": ["a.mkv"],
+        "*_anonymized.mkv": ["a_anonymized.mkv"],
+        "**/*.mp4": ["b.mp4", "c.mp4"],
+        "*": ["a.mkv", "b.mp4", "notes.txt"],
+    }.items():
+        assert [found.path.name for found in find(str(tmp_path / pattern))] == names
+    for pattern in ("*.webm", "dee*"):
+        with pytest.raises(InputError, match="nothing matches"):
+            list(find(str(tmp_path / pattern)))
 
 
 def test_results_get_a_name_and_a_container_that_can_hold_them(tmp_path: Path) -> None:
