@@ -186,8 +186,7 @@ class FileSource(Closing):
             self._pending = [
                 replace(item, gop=None) if isinstance(item, Frame) else item for item in self._pending
             ]
-        if picture.color_trc in (_PQ, _HLG):
-            self._tally.note("HDR: written with 8 bits and its own transfer curve")
+        self._note_what_changes(picture)
         rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
         duration_s = self._duration_s()
         return VideoInfo(
@@ -225,6 +224,13 @@ class FileSource(Closing):
                 attached = stream.disposition & Disposition.attached_pic
                 kind = "cover art" if attached else f"{stream.type} stream"
                 self._tally.note(f"left out: {kind} {stream.index}")
+
+    def _note_what_changes(self, picture: av.VideoFrame) -> None:
+        """What no result can be like its source in, told by the first picture."""
+        if picture.color_trc in (_PQ, _HLG):
+            self._tally.note("HDR: written with 8 bits and its own transfer curve")
+        if _is_transparent(picture):
+            self._tally.note("transparency is left out: what it hid can be seen")
 
     def _copy_refusal(self, into: str | None) -> str | None:
         context = self._context
@@ -385,6 +391,14 @@ def _picture_refusal(picture: av.VideoFrame, frame: Frame) -> str | None:
     if picture.interlaced_frame:
         return "the source is interlaced"
     return None
+
+
+def _is_transparent(picture: av.VideoFrame) -> bool:
+    """Whether a viewer would see through any of it: GIFs, PNGs and others have a plane for that which may say no."""
+    if not any(component.is_alpha for component in picture.format.components):
+        return False
+    samples = picture.to_ndarray(format="rgba")
+    return bool(samples[:, :, 3].min() < 255)
 
 
 def _top_field_first(context: av.VideoCodecContext) -> bool:

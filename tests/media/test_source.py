@@ -7,6 +7,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from streamer.errors import InputError
 from streamer.frame import Frame, Size
@@ -438,3 +439,14 @@ def test_a_stream_that_begins_late_costs_no_picture(tmp_path: Path, monkeypatch:
     with FileSource(clip, tally=tally) as source:
         assert sum(isinstance(item, Frame) for item in source) == whole
     assert tally.events["packets of streams that began late"] == 1
+
+
+@pytest.mark.parametrize(("opacity", "told"), [(255, False), (90, True)])
+def test_transparency_that_is_left_out_is_told(tmp_path: Path, opacity: int, told: bool) -> None:
+    shots = [Image.fromarray(clips.texture(index, 96, 64)).convert("RGBA") for index in range(3)]
+    for shot in shots:
+        shot.putalpha(opacity)
+    shots[0].save(tmp_path / "a.png", save_all=True, append_images=shots[1:])
+    tally = Tally()
+    assert len(frames_of(tmp_path / "a.png", tally)) == 3
+    assert any("transparency" in note for note in tally.notes) == told
