@@ -35,6 +35,7 @@ from streamer.part import Part, part_of
 from streamer.tally import Tally
 
 _SPLICED = {"h264": ("mp4", "mov", "matroska", "mpegts"), "hevc": ("mp4", "mov", "matroska")}
+_REORDERED = 2  # pictures that x265 reads before it knows the time between decoding and display
 _DAMAGED_SOUND = (av.error.InvalidDataError, av.error.PatchWelcomeError)
 
 
@@ -98,6 +99,7 @@ class FileSink:
             raise
         self._spliced: SplicedVideo | None = None
         self._gpu: hardware.GpuPictures | None = None
+        self._pictures = 0  # encoded
         self._early: list[AudioPacket] | None = None  # audio before the first picture
         try:
             if copy_refusal(path, policy) is None and info.copy_refusal is None and info.codec == self.codec:
@@ -157,6 +159,7 @@ class FileSink:
             raise RedactionError(f"not a redacted frame: {type(item).__name__}")
 
     def _encoded(self, item: Redacted) -> list[av.Packet]:
+        self._pictures += 1
         if self._spliced is not None:
             return self._spliced.encode(item.frame)
         if self._gpu is not None:
@@ -244,7 +247,7 @@ class FileSink:
 
     def _finish(self) -> None:
         with self._encoding():
-            packets = self._spliced.end_stretch() if self._spliced is not None else self._stream.encode(None)
+            packets = self._spliced.end_stretch() if self._spliced is not None else self._last()
         self._mux_video(packets)
         for track in self._audio.values():
             self._mux_sound(track.flush())
@@ -253,6 +256,13 @@ class FileSink:
             self._part.keep()
         except (av.error.FFmpegError, OSError) as error:
             raise OutputError(f"cannot be written ({error.strerror or error}): {self.path}") from error
+
+    def _last(self) -> list[av.Packet]:
+        packets = self._stream.encode(None)
+        if self.codec == "hevc" and self._pictures <= _REORDERED:
+            for packet in packets:
+                packet.dts = packet.pts  # theirs comes from memory that x265 has not set
+        return packets
 
     def _abandon(self) -> None:
         try:

@@ -457,6 +457,15 @@ def test_outputs_that_would_destroy_something_are_refused(tmp_path: Path) -> Non
     check_output(path, other, overwrite=True)
 
 
+@pytest.mark.parametrize("frames", [1, 2, 3])
+@pytest.mark.parametrize("ending", ["mkv", "mp4"])
+def test_a_few_pictures_of_hevc_are_written(tmp_path: Path, frames: int, ending: str) -> None:
+    clip = Clip(frames=frames, width=16, height=16, codec="ffv1", pixel_format="yuv444p")
+    source, target = clips.make(tmp_path / "in.mkv", clip), tmp_path / f"out.{ending}"
+    convert(source, target, OutputPolicy(codec="hevc"))
+    assert clips.look(target).times_s == pytest.approx(clips.look(source).times_s)
+
+
 @pytest.mark.parametrize(
     ("codec", "width", "height", "taken"),
     [
