@@ -36,6 +36,7 @@ KNOWN = {
     "anonymizer.py:_Gate.end": {"Clean"},
     "anonymizer.py:_Gate._redacted": {"Redacted"},
     # pixels are worked on in place, or become the detector's input; nothing is handed on
+    "media/source.py:_is_transparent": {"to_ndarray"},  # becomes one yes or no
     "device/cpu.py:CpuDevice.view": {"luma", "chroma"},
     "device/cpu.py:CpuDevice.thumbnail": {"luma"},
     "device/cpu.py:CpuDevice.redact": {"luma"},
