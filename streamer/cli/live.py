@@ -23,7 +23,8 @@ def command(
     source: Annotated[
         str,
         typer.Argument(
-            help="rtsp://, rtmp://, srt://, udp://, http:// (also HLS), a webcam's number or path, or a file.",
+            help="rtsp://, rtmp://, srt://, udp://, http:// (also HLS), a file, or a webcam's number or path"
+            " (as 0?video_size=1280x720).",
             metavar="SOURCE",
         ),
     ],

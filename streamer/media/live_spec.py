@@ -3,7 +3,7 @@
 import os
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from streamer.address import BARE_PASSWORD, has_bare_password, has_login, redacted_url
 from streamer.errors import ConfigError, InputError
@@ -13,6 +13,8 @@ _SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "srt", "udp", "rtp", "tcp", "http"
 _NETWORK = re.compile(rf"^({'|'.join(_SCHEMES)})://", re.I)
 _SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://", re.I)
 _LISTENING = re.compile(r"^(?:rtmps?|tcp)://", re.I)
+_WEBCAM = re.compile(r"^(\d+|/dev/video[^?]*)(?:\?(.*))?$")
+_WEBCAM_OPTIONS = ("video_size", "framerate", "input_format")  # as FFmpeg calls them
 
 
 def is_there(name: str) -> bool:
@@ -24,7 +26,7 @@ def is_there(name: str) -> bool:
 class LiveSpec:
     """What to connect to, and how long to wait for it."""
 
-    url: str  # rtsp://, udp://, http://, rtmp://, srt://, /dev/video0, webcam number, or a file
+    url: str  # rtsp://, udp://, http://, rtmp://, srt://, a file, or a webcam (0 or /dev/video0, and ?video_size=...)
     transport: Literal["tcp", "udp"] = "tcp"  # of RTSP
     open_s: float = 10.0  # to connect and to recognise the stream
     read_s: float = 10.0  # without a picture
@@ -44,20 +46,20 @@ class LiveSpec:
     @property
     def kind(self) -> Literal["webcam", "network", "file"]:
         """How it is opened."""
-        if self.url.isdigit() or self.url.startswith("/dev/video"):
+        if _WEBCAM.match(self.url):
             return "webcam"
         return "network" if _NETWORK.match(self.url) else "file"
 
     def for_ffmpeg(self) -> tuple[str, str | None, dict[str, str]]:
         """The name, the format (None: to be found out) and the options to open it with. Raises InputError."""
-        if self.kind == "webcam":
-            name = f"/dev/video{self.url}" if self.url.isdigit() else self.url
-            return name, "v4l2", {}
+        if (webcam := _WEBCAM.match(self.url)) is not None:
+            name, options = webcam[1], _webcam_options(webcam[2])
+            return f"/dev/video{name}" if name.isdigit() else name, "v4l2", options
         if self.kind == "file":
             if not is_there(self.url):
                 raise InputError(f"no such file: {self.url}")
             return f"file:{self.url}", None, {}  # else 12:30.mp4 is a protocol
-        options: dict[str, Any] = {"fflags": "+discardcorrupt+nobuffer", "analyzeduration": "1000000"}
+        options = {"fflags": "+discardcorrupt+nobuffer", "analyzeduration": "1000000"}
         options["merge_pmt_versions"] = (
             "1"  # MPEG-TS: another sender's pictures come as the stream that is known
         )
@@ -71,6 +73,20 @@ class LiveSpec:
             options["listen"] = "1"  # FFmpeg reads it in the address of TCP alone
             return address, None, options
         return self.url, None, options
+
+
+def _webcam_options(query: str | None) -> dict[str, str]:
+    """What is asked of a webcam behind its number or path: `?video_size=1280x720&framerate=30&input_format=mjpeg`.
+
+    Raises ConfigError for what cannot be asked.
+    """
+    options: dict[str, str] = {}
+    for part in filter(None, (query or "").split("&")):
+        name, _, value = part.partition("=")
+        if name not in _WEBCAM_OPTIONS or not value:
+            raise ConfigError(f'a webcam takes {", ".join(_WEBCAM_OPTIONS)}, each with a value, not "{part}"')
+        options[name] = value
+    return options
 
 
 def _listening(url: str) -> str | None:
@@ -87,6 +103,9 @@ def check_source(url: str) -> None:
     """Refuse what can never be connected to. Raises ConfigError, whose message holds no secrets."""
     if not url.strip():
         raise ConfigError("a source is an address, a webcam's number or path, or a file")
+    if (webcam := _WEBCAM.match(url)) is not None:
+        _webcam_options(webcam[2])
+        return
     if _SCHEME.match(url) and not _NETWORK.match(url):
         raise ConfigError(f"a source's address begins with one of {', '.join(_SCHEMES)}: {redacted_url(url)}")
     if not _SCHEME.match(url) and has_login(url) and not is_there(url):
