@@ -38,7 +38,9 @@ WRITTEN: dict[str, Format] = {  # by the ending of a file's name
 _MOVING = ("GIF", "PNG", "WEBP")
 _LOSSY = ("JPEG", "MPO", "WEBP", "AVIF", "HEIF")
 _ORIENTATION = 0x0112  # EXIF tag
-_START_OF_SCAN = b"\xff\xda"
+_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # of a JPEG; none of those within coded samples
+_ALONE = (b"\x01", b"\xd8")  # markers without a length behind them
+_END_OF_PICTURE, _START_OF_SCAN = b"\xd9", b"\xda"
 _QUALITY = 90  # of lossy pictures that were none of ours before
 _DEEPEST = np.uint16(65535)
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANES, _EXTRA_SAMPLES = 258, 262, 284, 338  # TIFF tags
@@ -154,8 +156,21 @@ def write(picture: Picture) -> bytes:
 def _check(image: Image.Image, data: bytes, limits: ImageLimits) -> None:
     if image.width * image.height > limits.max_pixels:
         raise _too_many_pixels(limits)
-    if image.format in ("JPEG", "MPO") and data.count(_START_OF_SCAN) > limits.max_scans:
+    if image.format in ("JPEG", "MPO") and _scans(data) > limits.max_scans:
         raise TooLargeError(f"the JPEG has more than {limits.max_scans} scans")
+
+
+def _scans(data: bytes) -> int:
+    """How many scans a JPEG's first picture has. A thumbnail before it and the video of a phone's moving photo behind
+    it, in which the bytes of a marker stand by chance, do not count.
+    """
+    scans, at = 0, 0
+    while (marker := _MARKER.search(data, at)) and marker[1] != _END_OF_PICTURE:
+        at = marker.end()
+        if marker[1] not in _ALONE:
+            scans += marker[1] == _START_OF_SCAN
+            at += max(int.from_bytes(data[at : at + 2]), 2)
+    return scans
 
 
 def _too_many_pixels(limits: ImageLimits) -> TooLargeError:

@@ -276,6 +276,13 @@ def test_a_jpeg_of_endless_scans_is_refused(person: NDArray[np.uint8]) -> None:
         decode(source[:-2] + source[start:-2] * 200 + source[-2:], LIMITS)
 
 
+def test_what_only_looks_like_scans_is_not_counted(person: NDArray[np.uint8]) -> None:
+    chance = b"\xff\xda" * 200
+    photo = encoded(person, "JPEG", comment=chance, progressive=True)  # as in a thumbnail
+    result = write(decode(photo + b"ftypmp42" + chance, LIMITS))  # as in the video behind a moving photo
+    assert chance[:8] not in result
+
+
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF"])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.97])
 def test_cut_files_are_refused(person: NDArray[np.uint8], format: str, share: float) -> None:
