@@ -4,16 +4,23 @@ from functools import lru_cache
 
 from streamer.errors import UnsupportedError
 
-_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # of ISO/IEC 23008-12
+_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")  # of ISO/IEC 23008-12
+_ANY_CODEC = (b"mif1", b"msf1")  # brands that leave the codec to those that follow
+_AVIF = (b"avif", b"avis")
+_LONGEST = 256  # bytes of the box that are read
 
 
 def is_heic(data: bytes) -> bool:
-    """Whether a file's first box names one of the brands of HEIF.
+    """Whether a file's first box names one of the brands of HEIF, and not those of AVIF.
 
-    >>> is_heic(b"\\0\\0\\0\\x18ftypheic"), is_heic(b"\\x89PNG")
-    (True, False)
+    >>> is_heic(b"\\0\\0\\0\\x18ftypheic"), is_heic(b"\\0\\0\\0\\x14ftypmif1\\0\\0\\0\\0avif"), is_heic(b"\\x89PNG")
+    (True, False, False)
     """
-    return data[4:8] == b"ftyp" and data[8:12] in _BRANDS
+    if data[4:8] != b"ftyp":
+        return False
+    size = int.from_bytes(data[:4])
+    others = {data[at : at + 4] for at in range(16, min(size, len(data), _LONGEST), 4)}
+    return data[8:12] in _BRANDS or (data[8:12] in _ANY_CODEC and others.isdisjoint(_AVIF))
 
 
 @lru_cache(maxsize=1)

@@ -13,6 +13,7 @@ from PIL import Image
 from streamer.errors import InputError, TooLargeError
 from streamer.image.limits import ImageLimits
 from streamer.image.picture import decode, write
+from tests.image.pictures import encoded
 
 SECRET = b"Jane-Roe-48.1372N-11.5755E"
 
@@ -45,6 +46,13 @@ def test_it_is_turned_once_and_its_metadata_stay_behind(person: NDArray[np.uint8
     assert picture.samples.shape == upright.shape
     assert np.abs(picture.samples.astype(int) - upright).mean() < 4
     assert SECRET not in write(picture)
+
+
+def test_avif_under_the_brand_that_leaves_the_codec_open_is_avif(person: NDArray[np.uint8]) -> None:
+    data = encoded(person, "AVIF", quality=95)
+    assert data[8:12] == b"avif"
+    picture = decode(data[:8] + b"mif1" + data[12:], ImageLimits())
+    assert np.abs(picture.samples.astype(int) - person).mean() < 4
 
 
 def test_its_transparency_is_kept(person: NDArray[np.uint8]) -> None:
