@@ -12,7 +12,7 @@ change how they look (16-bit samples stay as they are).
 import io
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +38,9 @@ WRITTEN: dict[str, Format] = {  # by the ending of a file's name
 _MOVING = ("GIF", "PNG", "WEBP")
 _LOSSY = ("JPEG", "MPO", "WEBP", "AVIF", "HEIF")
 _ORIENTATION = 0x0112  # EXIF tag
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"  # what their files begin with
+_PIECES = 10_000  # that a file may have, and one more for each
+_PIECE = 1024  # bytes
 _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # of a JPEG; none of those within coded samples
 _ALONE = (b"\x01", b"\xd8")  # markers without a length behind them
 _END_OF_PICTURE, _START_OF_SCAN = b"\xd9", b"\xda"
@@ -85,9 +88,10 @@ def decode(data: bytes, limits: ImageLimits) -> Picture:
     UnsupportedError, DamagedError or TooLargeError.
     """
     try:
+        _check_pieces(data, limits)
         formats = [teach_pillow()] if is_heic(data) else FORMATS
         with Image.open(io.BytesIO(data), formats=formats) as image:
-            _check(image, data, limits)
+            _check_size(image, limits)
             samples, alpha = _deep(image, data) if _is_deep(image) else _shallow(image)
             orientation = _orientation(image)
             style = _jpeg_style(image)
@@ -153,24 +157,36 @@ def write(picture: Picture) -> bytes:
         ) from error
 
 
-def _check(image: Image.Image, data: bytes, limits: ImageLimits) -> None:
+def _check_size(image: Image.Image, limits: ImageLimits) -> None:
     if image.width * image.height > limits.max_pixels:
         raise _too_many_pixels(limits)
-    if image.format in ("JPEG", "MPO") and _scans(data) > limits.max_scans:
-        raise TooLargeError(f"the JPEG has more than {limits.max_scans} scans")
 
 
-def _scans(data: bytes) -> int:
-    """How many scans a JPEG's first picture has. A thumbnail before it and the video of a phone's moving photo behind
-    it, in which the bytes of a marker stand by chance, do not count.
+def _check_pieces(data: bytes, limits: ImageLimits) -> None:
+    """Refuse what costs a decoder far more than its size says: millions of empty pieces, passes over all pixels."""
+    scans, most = 0, _PIECES + len(data) // _PIECE
+    for count, kind in enumerate(_pieces(data)):
+        scans += kind == _START_OF_SCAN
+        if scans > limits.max_scans:
+            raise TooLargeError(f"the JPEG has more than {limits.max_scans} scans")
+        if count > most:
+            raise TooLargeError(f"the picture's file has more than {most} pieces")
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    """What the segments of a JPEG or the chunks of a PNG are called, up to the picture's end. A JPEG's thumbnail lies
+    within one and the video of a phone's moving photo behind the end: the bytes of a marker stand there by chance.
     """
-    scans, at = 0, 0
-    while (marker := _MARKER.search(data, at)) and marker[1] != _END_OF_PICTURE:
+    at = len(_PNG)
+    while data.startswith(_PNG) and (kind := data[at + 4 : at + 8]) not in (b"IEND", b""):
+        yield kind
+        at += int.from_bytes(data[at : at + 4]) + 12
+    at = 0
+    while data.startswith(_JPEG) and (marker := _MARKER.search(data, at)) and marker[1] != _END_OF_PICTURE:
+        yield marker[1]
         at = marker.end()
         if marker[1] not in _ALONE:
-            scans += marker[1] == _START_OF_SCAN
             at += max(int.from_bytes(data[at : at + 2]), 2)
-    return scans
 
 
 def _too_many_pixels(limits: ImageLimits) -> TooLargeError:

@@ -283,6 +283,20 @@ def test_what_only_looks_like_scans_is_not_counted(person: NDArray[np.uint8]) ->
     assert chance[:8] not in result
 
 
+@pytest.mark.parametrize(
+    ("format", "at", "piece"),
+    [("JPEG", 2, b"\xff\xfe\0\2"), ("JPEG", -2, b"\xff\xfe\0\2"), ("PNG", 33, chunk(b"abCd", b""))],
+)
+def test_a_file_of_countless_empty_pieces_is_refused_at_once(
+    person: NDArray[np.uint8], format: str, at: int, piece: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = encoded(person, format)
+    assert decode(source[:at] + piece * 5000 + source[at:], LIMITS).width == 512
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("opened"))
+    with pytest.raises(TooLargeError, match="pieces"):
+        decode(source[:at] + piece * 20_000 + source[at:], LIMITS)
+
+
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF"])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.97])
 def test_cut_files_are_refused(person: NDArray[np.uint8], format: str, share: float) -> None:
