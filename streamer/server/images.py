@@ -75,11 +75,13 @@ def router(studio: Studio) -> APIRouter:
 
     place = Depends(admitted)
 
+    @routes.head("/v1/version", response_class=PlainTextResponse, include_in_schema=False)  # as monitors ask
     @routes.get("/v1/version", response_class=PlainTextResponse)
     async def version() -> str:
         """The version of the service."""
         return f"v{streamer.__version__}"
 
+    @routes.head("/v1/modes", include_in_schema=False)
     @routes.get("/v1/modes")
     async def modes() -> list[Mode]:
         """The values that `mode` may have."""
@@ -124,6 +126,7 @@ def stored(store: Store, limit_s: float) -> APIRouter:
     """The endpoint behind `url` results: whoever knows the name may read it, for as long as it is kept."""
     routes = APIRouter(tags=["images"], responses=schema.FAILURES)
 
+    @routes.head(f"{_FILES}/{{name}}", include_in_schema=False)  # as link checkers and download tools ask
     @routes.get(f"{_FILES}/{{name}}", response_class=Response, responses=schema.STORED)
     def file(name: str) -> Response:
         """A masked picture that an earlier request stored."""

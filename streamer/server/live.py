@@ -36,6 +36,7 @@ def serve_page(app: FastAPI, name: str) -> None:
     """The page at `/` and its parts at `/pages`."""
     app.mount("/pages", StaticFiles(directory=_PAGES), name="pages")
 
+    @app.head("/", include_in_schema=False)  # as monitors ask
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(_PAGES / name, headers=_PAGE_HEADERS)

@@ -129,6 +129,18 @@ def test_the_url_representation_can_be_fetched_and_used_again(
     assert [path.read_bytes() for path in (tmp_path / "store").iterdir()] == [got.content]
 
 
+def test_what_can_be_got_can_be_asked_for_without_its_body(client: TestClient, jpeg: bytes) -> None:
+    answer = client.post("/v1/results?representation=url", files={"image": ("a.jpg", jpeg)})
+    stored = entry_of(answer)["entities"][0]["image"]
+    for place in (stored, "/", "/v1/modes", "/v1/version"):
+        whole, head = client.get(place), client.head(place)
+        assert head.status_code == 200
+        assert head.content == b""
+        for name in ("content-type", "content-length"):
+            assert head.headers[name] == whole.headers[name]
+    assert client.head(f"/v1/files/{'a' * 32}.jpg").status_code == 404
+
+
 def test_stored_results_outlive_the_server_and_end_after_their_time(start: Start, jpeg: bytes) -> None:
     url = entry_of(start().post("/v1/results?representation=url", files={"image": ("a", jpeg)}))["entities"][
         0
