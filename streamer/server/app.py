@@ -13,6 +13,7 @@ from streamer.image.redact import Redactor
 from streamer.image.source import Access
 from streamer.image.store import Store, default_folder
 from streamer.server import failures, images, live, operations
+from streamer.server.cors import OtherSites
 from streamer.server.images import Studio
 from streamer.server.keys import Keys, guard, is_loopback
 from streamer.server.rooms import Streams
@@ -51,6 +52,8 @@ def create_app(
         title="streamer", version=streamer.__version__, lifespan=life, docs_url=None, redoc_url=None
     )
     failures.install(app)
+    if keys:
+        app.add_middleware(OtherSites)
     image_api = images.router(Studio(work, store, access, settings))
     app.include_router(image_api, dependencies=[guard(keys)])
     app.include_router(image_api, prefix=_CLOUD, dependencies=[guard(keys)], include_in_schema=False)

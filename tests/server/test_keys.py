@@ -114,3 +114,41 @@ def test_without_keys_nothing_opens_for_those_whom_a_proxy_names(
 def test_a_proxy_for_this_machine_is_served(client: TestClient, name: str) -> None:
     headers = {"X-Forwarded-For": name, "Forwarded": f'for="{name}"'}
     assert client.get("/v1/modes", headers=headers).status_code == 200
+
+
+def preflight(client: TestClient, place: str, method: str = "POST") -> int:
+    """The status of what a browser asks before a page of another site may send a key."""
+    asked = {
+        "Origin": "https://shop.example",
+        "Access-Control-Request-Method": method,
+        "Access-Control-Request-Headers": "x-api-key,a4a-client-app-id",
+    }
+    response = client.options(place, headers=asked)
+    if response.status_code == 200:
+        assert response.headers["access-control-allow-origin"] == "*"
+        assert "access-control-allow-credentials" not in response.headers
+        assert "x-api-key" in response.headers["access-control-allow-headers"]
+    return response.status_code
+
+
+def test_pages_of_other_sites_may_use_the_image_api_with_a_key(start: Start, jpeg: bytes) -> None:
+    client = start(KEYS)
+    for place in ("/v1/results?mode=hide-face", "/img-anonymization/v1/results", "/v1/anonymize"):
+        assert preflight(client, place) == 200
+    assert preflight(client, "/v1/files/x.jpg", "GET") == 200
+    assert preflight(client, "/v1/results", "DELETE") == 400
+    headers = {"Origin": "https://shop.example", "X-API-KEY": KEY}
+    for status, sent in ((200, headers), (401, {**headers, "X-API-KEY": "wrong"})):
+        answer = client.post("/v1/results", headers=sent, files={"image": ("a.jpg", jpeg)})
+        assert answer.status_code == status
+        assert answer.headers["access-control-allow-origin"] == "*"
+
+
+def test_pages_of_other_sites_may_nothing_else(start: Start) -> None:
+    client = start(KEYS)
+    for place in ("/v1/streams", "/v1/streams/a", "/metrics", "/", "/v1/files/a/../../streams"):
+        assert preflight(client, place, "GET") in (404, 405)
+    assert (
+        "access-control-allow-origin" not in client.get("/", headers={"Origin": "https://x.example"}).headers
+    )
+    assert preflight(start(), "/v1/results") == 405

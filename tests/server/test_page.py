@@ -9,7 +9,7 @@ import pytest
 
 import streamer
 from streamer.server.keys import hashed
-from tests.image.pictures import FACE, detail, samples_of
+from tests.image.pictures import FACE, detail, samples_of, served
 from tests.server.browser import Browser, browsing
 from tests.server.conftest import Start
 from tests.server.running import running
@@ -92,6 +92,29 @@ def test_a_key_is_asked_for_and_used(browser: Browser, jpeg: bytes, tmp_path: Pa
         browser.type("#key", "the key\t")
         browser.run(DROP, "person.jpg", base64.b64encode(jpeg).decode())
         assert is_masked(browser.wait(DONE), jpeg)
+
+
+ASK = """
+const [url, text] = arguments;
+const form = new FormData();
+form.append("image", new Blob([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))]), "a.jpg");
+const headers = { "X-RapidAPI-Key": "the key" };
+fetch(url, { method: "POST", body: form, headers })
+  .then((answer) => answer.json()).then((answer) => { window.said = answer.results[0].status.code; })
+  .catch((error) => { window.said = String(error); });
+"""
+
+
+@pytest.mark.real
+def test_a_page_of_another_site_asks_as_it_asks_the_cloud(
+    browser: Browser, jpeg: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "keys.txt").write_text(hashed("the key"))
+    flags = ("--workers", "1", "--keys", str(tmp_path / "keys.txt"))
+    with running(tmp_path, *flags) as url, served(b"<!doctype html>") as shop:
+        browser.open(shop)
+        browser.run(ASK, f"{url}/img-anonymization/v1/results", base64.b64encode(jpeg).decode())
+        assert browser.wait("return window.said") == "ok"
 
 
 def test_the_page_names_nothing_from_elsewhere(start: Start) -> None:
