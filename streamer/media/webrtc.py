@@ -23,7 +23,7 @@ from aiortc.sdp import candidate_from_sdp
 
 from streamer.errors import ConfigError, InputError
 from streamer.media import rtp
-from streamer.media.egress import Encoded, KeyframeGate, no_sound
+from streamer.media.egress import SOUND, Encoded, KeyframeGate, no_sound
 from streamer.media.fanout import Leg, Payloads, Scratch, SilentTrack
 from streamer.media.ice import IceServer
 
@@ -67,7 +67,10 @@ class Room:
         self.has_sound = has_sound
         self.scratch = Scratch()
         self._viewers: dict[str, Viewer] = {}
-        self._backlog: deque[Encoded] = deque(maxlen=_BACKLOG)
+        self._backlog: deque[Encoded] = deque()
+        # of the backlog, each for the thread of its codec
+        self._gates = {codec: KeyframeGate() for codec in self.codecs - SOUND}
+        self._overrun = 0  # pictures, times the viewers that did not get them
         self._closed = False
         self._left_dropped = 0
         self._picture_id = 0
@@ -75,12 +78,27 @@ class Room:
         self.joined = 0
 
     def send(self, item: Encoded) -> None:
-        """Hand a picture to every viewer of its codec."""
-        if not self._viewers or self._closed:
+        """Hand a picture to every viewer of its codec.
+
+        While the event loop is held up, pictures are dropped and counted beyond some; what follows begins with a key
+        picture.
+        """
+        if not self._viewers or self._closed or not self._fits(item):
             return
         self._backlog.append(item)
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._spread)
+
+    def _fits(self, item: Encoded) -> bool:
+        full = len(self._backlog) >= _BACKLOG
+        if item.is_sound:
+            return not full
+        if self._gates[item.codec].admits(item, full=full):
+            return True
+        self._overrun += sum(viewer.codec == item.codec for viewer in tuple(self._viewers.values()))
+        if not full:
+            self._want_key()
+        return False
 
     def _spread(self) -> None:
         while self._backlog:
@@ -159,8 +177,9 @@ class Room:
         self._closed = True
 
     def counters(self) -> dict[str, int | str]:
-        """Viewers now and ever, and pictures that were dropped for slow ones."""
-        dropped = self._left_dropped + sum(viewer.dropped for viewer in tuple(self._viewers.values()))
+        """Viewers now and ever, and pictures that they did not get."""
+        dropped = self._left_dropped + self._overrun
+        dropped += sum(viewer.dropped for viewer in tuple(self._viewers.values()))
         return {"viewers": len(self), "joined": self.joined, "dropped": dropped}
 
     @property

@@ -295,6 +295,41 @@ def test_a_viewer_that_has_left_holds_no_pictures_and_no_socket() -> None:
     run(test)
 
 
+def test_when_the_event_loop_is_held_up_viewers_go_on_with_a_key_picture() -> None:
+    """Pictures that refer to others which were dropped cannot be decoded: they must not be sent."""
+
+    async def test() -> None:
+        async with stage() as (room, encoder, sent):
+            client = Client()
+            await client.join(room)
+            await until(lambda: len(client.pictures) > 5)
+            (viewer,) = room._viewers.values()
+            offered: list[Encoded] = []
+            offer = viewer.offer
+
+            def watch(item: Encoded, payloads: Any) -> None:
+                offered.append(item)
+                offer(item, payloads)
+
+            viewer.offer = watch  # type: ignore[method-assign]
+            before, first = int(room.counters()["dropped"]), len(sent)
+            for item in noise(150):  # all of this loop's turn: nothing can be handed out
+                for encoded in encoder.encode(item, 3000 * (10_000 + item.frame.index)):
+                    sent.append(encoded)
+                    room.send(encoded)
+            await until(lambda: len(offered) > 90)
+            places = [sent.index(item) for item in offered]
+            gaps = [after for ahead, after in pairwise([first - 1, *places]) if after > ahead + 1]
+            assert gaps
+            assert all(sent[place].key for place in gaps)
+            missing = places[-1] + 1 - first - len(places)
+            assert int(room.counters()["dropped"]) - before >= missing > 0
+            assert not viewer._gate.waiting
+            await client.peer.close()
+
+    run(test)
+
+
 def test_vp8_is_seen_too() -> None:
     async def test() -> None:
         async with stage("vp8") as (room, _, _):
