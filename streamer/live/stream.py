@@ -16,7 +16,7 @@ from streamer.channel import Channel, Closed, Worker
 from streamer.clock import SYSTEM, Clock
 from streamer.config import Settings
 from streamer.device.base import Device
-from streamer.errors import OutputError
+from streamer.errors import OutputError, RedactionError
 from streamer.frame import Frame, FrameResult, Redacted
 from streamer.live.detecting import SharedDetector
 from streamer.live.governor import Governor
@@ -177,10 +177,17 @@ class LiveStream:
     def _send(self) -> None:
         try:
             while not self._stopping:
-                ready = self._next()
-                if ready is None:
-                    break
-                self._encode(*ready)
+                try:
+                    ready = self._next()
+                    if ready is None:
+                        break
+                    self._encode(*ready)
+                except RedactionError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - nothing uncovered has left; there is another picture
+                    self.encoder = None  # what it made may not have left: the next picture is a key picture
+                    self._failed("egress failures", error)
+                    self._clock.sleep(self._pacer.interval_s)
         finally:
             self.side.close()
             self.egress.close()
@@ -238,7 +245,7 @@ class LiveStream:
             with self.tally.stage("encode"):
                 packets = self.encoder.encode(item, pts)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing of the picture has left
-            self._encoder_failed(error)
+            self._failed("encoder failures", error)
             self.encoder = None
             return
         with self.tally.stage("send"):
@@ -246,11 +253,11 @@ class LiveStream:
                 self._hand_out(packet)
         failed = self.side.send(item, pts, rate=1 / self._pacer.interval_s)
         if failed is not None:
-            self._encoder_failed(failed)
+            self._failed("encoder failures", failed)
         self._note(item)
 
-    def _encoder_failed(self, error: Exception) -> None:
-        self.tally.events["encoder failures"] += 1
+    def _failed(self, what: str, error: Exception) -> None:
+        self.tally.events[what] += 1
         self.meter.trouble(error, self._clock.now())
 
     def _sound_until(self, pts: int, item: Redacted) -> list[Encoded]:
@@ -262,8 +269,7 @@ class LiveStream:
         try:
             return self._sound.release(pts, self._pacer.shift, codecs, item.result)
         except OutputError as error:
-            self.tally.events["sound encoder failures"] += 1
-            self.meter.trouble(error, self._clock.now())
+            self._failed("sound encoder failures", error)
             return []
 
     def _hand_out(self, packet: Encoded) -> None:

@@ -274,6 +274,30 @@ def test_a_change_between_reading_the_settings_and_the_first_picture_is_not_lost
     assert styles[-1] == "solid"
 
 
+@pytest.mark.parametrize("place", ["_stand_in", "_sound_until", "_note"])
+def test_a_want_of_memory_in_egress_ends_no_stream(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a covered picture is to be made, whose memory is the first that is missing."""
+    inner, left = getattr(LiveStream, place), iter(range(10_000))
+
+    def short_of_memory(self: LiveStream, *arguments: Any) -> Any:
+        if next(left) in range(3, 6):
+            raise MemoryError
+        return inner(self, *arguments)
+
+    def away() -> Iterator[Frame]:
+        yield from frames(20)
+        raise InputError("the connection was lost")
+
+    monkeypatch.setattr(LiveStream, place, short_of_memory)
+    stream, judge = watched(cameras([away, frames]))
+    run_until(stream, lambda: judge.masked > 60)
+    judge.verdict()
+    assert stream.tally.events["egress failures"] == 3
+    assert stream.failure is None
+    assert judge.longest_silence_s < 0.8
+    assert status(stream, now_s=time.monotonic())["problem"] == "MemoryError"
+
+
 @pytest.mark.parametrize("codec", ["h264", "vp8"])
 def test_an_encoder_that_fails_in_its_own_words_ends_no_thread(
     codec: str, monkeypatch: pytest.MonkeyPatch
