@@ -1,18 +1,26 @@
-"""NAME.part: what a result is called until it is whole, and how one run keeps others away from it.
+"""NAME.part: what a result or a recording is called until it is whole, and how one run keeps others away from it.
 
 # Note [Two runs on one file]
 A run holds a lock on its NAME.part, which the system lets go of when the run ends, whatever it dies of: what a crash
-left is written over, what another run is writing is not.
+left is written over (or, of recordings, put under its name), what another run is writing is not. Where the system or
+the drive knows no such locks, nobody is kept away.
 """
 
 import os
-import sys
 from pathlib import Path
 
 from streamer.errors import OutputError
 
-if sys.platform != "win32":
-    import fcntl
+try:
+    from fcntl import LOCK_EX, LOCK_NB, flock
+except ImportError:  # as on Windows, where an open file can be neither renamed nor deleted
+    _LOCKS = False
+else:
+    _LOCKS = True
+
+
+class PartHeldError(OutputError):
+    """Another run is writing this file."""
 
 
 def part_of(path: Path) -> Path:
@@ -23,7 +31,7 @@ def part_of(path: Path) -> Path:
 class Part:
     """The unfinished file of one result, held by this run alone: see Note [Two runs on one file].
 
-    Raises OutputError if it cannot be made or another run holds it. `keep` or `drop` it in the end.
+    Raises OutputError if it cannot be made, PartHeldError if another run holds it. `keep` or `drop` it in the end.
     """
 
     def __init__(self, target: Path) -> None:
@@ -51,22 +59,43 @@ class Part:
             os.close(handle)  # it was another's, who finished between the two
 
     def _lock(self, handle: int) -> None:
-        if sys.platform == "win32":
+        if not _LOCKS:
             return
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock(handle, LOCK_EX | LOCK_NB)
         except BlockingIOError as error:
-            raise OutputError(f"another run is writing this file: {self._target}") from error
+            raise PartHeldError(f"another run is writing this file: {self._target}") from error
         except OSError:  # some network drives know no locks
             return
 
+    @property
+    def there(self) -> bool:
+        """Whether it still has its name: somebody may have deleted it."""
+        try:
+            return os.path.samestat(os.fstat(self._handle), os.stat(self.path))  # noqa: PTH116 - as `fstat`
+        except OSError:
+            return False
+
     def keep(self) -> None:
-        """Put it under the result's name. Raises OSError."""
+        """Put it under the result's name. Raises OSError; then it can still be dropped."""
         os.fsync(self._handle)
+        if not _LOCKS:
+            self._close()
         self.path.replace(self._target)  # before the lock goes: else another run would write into it
-        os.close(self._handle)
+        self._close()
 
     def drop(self) -> None:
         """Delete it."""
+        if not _LOCKS:
+            self._close()
         self.path.unlink(missing_ok=True)
-        os.close(self._handle)
+        self._close()
+
+    def leave(self) -> None:
+        """Let it lie, for the next start."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from streamer import part as parts
 from streamer.errors import OutputError
 from streamer.part import Part
 
@@ -72,3 +73,42 @@ def test_no_handle_is_left_open(tmp_path: Path) -> None:
             Part(tmp_path / "none" / "a")
         Part(tmp_path / "a").keep()
     assert handles() == before
+
+
+def test_a_system_without_locks_writes_and_deletes_what_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Windows, where an open file can be neither renamed nor deleted."""
+    monkeypatch.setattr(parts, "_LOCKS", False)
+    target, opened = tmp_path / "a", []
+    for name in ("replace", "unlink"):
+        inner = getattr(Path, name)
+
+        def only_closed(path: Path, *arguments: object, inner: object = inner, **named: object) -> object:
+            opened.append([link for link in Path("/proc/self/fd").iterdir() if _leads_to(link, path)])
+            return inner(path, *arguments, **named)  # type: ignore[operator]
+
+        monkeypatch.setattr(Path, name, only_closed)
+    Part(target).keep()
+    Part(target).drop()
+    assert opened == [[], []]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def _leads_to(link: Path, path: Path) -> bool:
+    try:
+        return str(link.readlink()) == str(path)
+    except OSError:
+        return False
+
+
+def test_a_part_knows_when_it_was_deleted(tmp_path: Path) -> None:
+    part = Part(tmp_path / "a")
+    assert part.there
+    part.path.unlink()
+    assert not part.there
+    other = Part(tmp_path / "a")
+    assert not part.there
+    part.leave()
+    assert other.there
+    other.drop()

@@ -3,16 +3,15 @@
 # Note [Segments and crashes]
 A segment grows as NAME.mp4.part and gets its name when it is whole. It is written as fragmented MP4, one fragment
 for each key picture, flushed to the disk: what a crash leaves is playable up to its last fragment, and the next
-start puts it under its name. It is locked while it grows: two processes may record into one folder under one name, and
-what another one writes is no leftover.
+start puts it under its name. It is locked while it grows (see Note [Two runs on one file]): two processes may record
+into one folder under one name, and what another one writes is no leftover. Whether somebody deleted it, with its
+folder or alone, is looked at before each key picture.
 """
 
-import fcntl
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import av
@@ -22,6 +21,7 @@ from streamer.clock import SYSTEM, Clock
 from streamer.errors import OutputError
 from streamer.media.egress import H264_AAC, Encoded, PacketQueue, no_sound
 from streamer.media.remux import Remuxer
+from streamer.part import Part, PartHeldError, part_of
 
 _QUEUE = 300  # pictures that wait for a slow disk
 _RETRY_S = 5.0  # after the disk refused
@@ -32,7 +32,7 @@ class Recorder:
     """Writes `FOLDER/NAME-YYYYMMDD-HHMMSS-NNN.mp4`, an `Outlet` with a thread of its own.
 
     A full disk or a lost folder costs pictures of the recording, counted, and nothing else; it is tried again every
-    5 s. Raises OutputError if the folder cannot be made at the start.
+    5 s, and the folder is made again. Raises OutputError if it cannot be made at the start.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Recorder:
         self.problem: str | None = None
         self._folder = folder
         self._stream = stream
-        self._segment_s = segment_s
+        self._length = round(segment_s * 90_000)
         self._clock = clock
         self._want_key = want_key
         self._queue = PacketQueue(_QUEUE, want_key=want_key)
@@ -87,7 +87,8 @@ class Recorder:
                 first = self._write_segment(first)
             except Exception as error:  # noqa: BLE001 - whatever one file dies of, there is another
                 self._failures += 1
-                self.problem = getattr(error, "strerror", None) or type(error).__name__
+                cause = error.__cause__ if isinstance(error, OutputError) else error
+                self.problem = getattr(cause, "strerror", None) or type(error).__name__
                 first = self._rest()
 
     def _next(self) -> Encoded | None:
@@ -103,7 +104,9 @@ class Recorder:
         item: Encoded | None = first
         with (
             self._new_part() as part,
-            Remuxer(str(part), "mp4", first.packet, options=_OPTIONS, sound=self._has_sound()) as remuxer,
+            Remuxer(
+                str(part.path), "mp4", first.packet, options=_OPTIONS, sound=self._has_sound()
+            ) as remuxer,
         ):
             while item is not None:
                 if item.is_sound:
@@ -112,39 +115,40 @@ class Recorder:
                     remuxer.write(item.packet)
                     self._written += 1
                 item = self._next()
-                if (
-                    item is not None
-                    and item.key
-                    and (item.packet.pts or 0) - begin >= self._segment_s * 90_000
-                ):
-                    break
-        self._files += 1
-        self.problem = None
+                if item is not None and item.key:
+                    enough = (item.packet.pts or 0) - begin >= self._length
+                    if enough or not part.there:
+                        break
         return item
 
     @contextmanager
-    def _new_part(self) -> Iterator[Path]:
+    def _new_part(self) -> Iterator[Part]:
         """A file of this recorder alone while the block runs; after that it is put under its name."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        part = self._free_part()
+        try:
+            yield part
+        except BaseException:
+            _put_under_name(part)
+            raise
+        if not part.there:
+            part.leave()
+            self._failures += 1
+            self.problem = "a recording was deleted while it was written"
+        elif _put_under_name(part):
+            self._files += 1
+            self.problem = None
+
+    def _free_part(self) -> Part:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         for number in range(1000):
             path = self._folder / f"{self._stream}-{stamp}-{number:03d}.mp4"
-            part = path.with_name(path.name + ".part")
-            if path.exists():
+            if path.exists() or part_of(path).exists():
                 continue
             try:
-                lock = part.open("xb")
-            except FileExistsError:
+                return Part(path)
+            except PartHeldError:
                 continue
-            with lock:
-                with suppress(OSError):  # some network drives know no locks
-                    fcntl.flock(lock, fcntl.LOCK_EX)
-                if not part.exists():  # taken for a leftover before it was locked
-                    continue
-                try:
-                    yield part
-                finally:
-                    _put_under_name(part)
-                return
         raise OutputError(f"too many recordings within one second: {self._folder}")
 
     def _rest(self) -> Encoded | None:
@@ -167,31 +171,21 @@ def recover(folder: Path, stream: str) -> int:
 
 def _recover(part: Path) -> bool:
     try:
-        with part.open("rb") as file:
-            with suppress(OSError):
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return False  # another process writes it now
-            return _put_under_name(part)
-    except OSError:
-        return False
+        return _put_under_name(Part(part.with_name(part.name.removesuffix(".part"))))
+    except OutputError:
+        return False  # another process writes it now, or it is not ours to touch
 
 
-def _put_under_name(part: Path) -> bool:
+def _put_under_name(part: Part) -> bool:
     """Rename a segment if it holds a picture, else remove it; whether it was kept."""
     try:
-        if not part.exists():
-            return False
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        if not _holds_pictures(part):
-            part.unlink()
-            return False
-        part.replace(part.with_name(part.name.removesuffix(".part")))
+        if _holds_pictures(part.path):
+            part.keep()
+            return True
+        part.drop()
     except OSError:
-        return False
-    return True
+        part.leave()
+    return False
 
 
 def _holds_pictures(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """Recordings, HLS and pushes: whole, playable, and out of everybody's way."""
 
 import io
+import shutil
 import socket
 import subprocess
 import sys
@@ -149,6 +150,45 @@ def test_a_disk_that_fills_up_costs_the_recording_alone(
     assert int(counters["files"]) >= 1
     assert not list(tmp_path.glob("*.part"))
     assert all(pictures(file)[1] == 0 for file in tmp_path.glob("*.mp4"))
+
+
+@pytest.mark.parametrize("parent", [False, True])
+def test_a_folder_that_is_deleted_is_made_again(
+    parent: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its recording is lost, whose file has no name any more; the next one begins at the next key picture."""
+    monkeypatch.setattr("streamer.media.live_encoder.KEY_EVERY_S", 0.3)
+    folder = tmp_path / "recordings" / "front"
+    stream, judge = watched(cameras([frames]))
+    recorder = Recorder(folder, "camera", segment_s=600, want_key=stream.want_key)
+    stream.add(recorder)
+    deleted: list[int] = []
+    problems: set[object] = set()
+
+    def recorded_again() -> bool:
+        problems.add(recorder.counters().get("problem"))
+        if judge.pictures > 40 and not deleted:
+            deleted.append(judge.pictures)
+            shutil.rmtree(folder.parent if parent else folder)
+        return bool(deleted) and judge.pictures > deleted[0] + 80
+
+    run_until(stream, recorded_again)
+    judge.verdict()
+    (file,) = folder.iterdir()
+    count, leaks, _ = pictures(file)
+    assert leaks == 0
+    assert count >= judge.pictures - deleted[0] - 30
+    assert problems == {None, "a recording was deleted while it was written"}
+    assert recorder.counters()["failures"] == recorder.counters()["files"] == 1
+
+
+def test_a_folder_that_is_deleted_between_recordings_is_made_again(tmp_path: Path) -> None:
+    stream, judge = watched(cameras([lambda: frames(rate=25)]), segment_s=2)
+    recorder = Recorder(tmp_path / "front", "camera", segment_s=2, want_key=stream.want_key)
+    shutil.rmtree(tmp_path / "front")
+    stream.add(recorder)
+    run_until(stream, lambda: judge.pictures > 20)
+    assert recorder.counters()["files"] == len(list((tmp_path / "front").glob("*.mp4"))) == 1
 
 
 def test_a_real_limit_on_file_size_does_not_stop_the_stream(tmp_path: Path) -> None:
