@@ -102,6 +102,13 @@ class Settings(_Part):
     zones: Path | None = None  # JSON file with polygons that are always or never masked
 
 
+def several(value: Any) -> Any:
+    """What a list is made of where one thing, or nothing, was written instead of a list."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str | Path) else value
+
+
 def settings_from(values: dict[str, Any], *, origin: str = "the settings") -> Settings:
     """Checked settings from nested plain values; a ConfigError names the key and the nearest right one."""
     try:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from streamer.address import has_scheme, redacted_url
-from streamer.config import Hide, Settings, Style
+from streamer.config import Hide, Settings, Style, several
 from streamer.errors import ConfigError
 from streamer.media.live_spec import check_source
 from streamer.media.push import check_push
@@ -62,7 +62,9 @@ class StreamSettings(BaseModel):
     audio: Literal["drop", "keep"] = "drop"  # keep: sound leaves as it comes, voices are not changed
     webrtc: bool = True
     hls: bool = False
-    push: tuple[Annotated[str, AfterValidator(_pushable)], ...] = ()  # rtsp://, rtmp://, srt://, udp://
+    push: Annotated[
+        tuple[Annotated[str, AfterValidator(_pushable)], ...], BeforeValidator(several)
+    ] = ()  # rtsp://, rtmp://, whip://, srt://, udp://; one alone needs no list
     record: Annotated[Path, AfterValidator(_at_home)] | None = None  # folder of the recordings
     segment_s: Annotated[float, Field(ge=2, le=86_400)] = 60.0  # length of one recording
     delay_ms: Annotated[int, Field(ge=0, le=5000)] = (

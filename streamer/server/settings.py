@@ -5,9 +5,9 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from streamer.config import Settings, overlay
+from streamer.config import Settings, overlay, several
 from streamer.errors import ConfigError
 from streamer.image.limits import ImageLimits
 from streamer.image.store import DAY_S
@@ -37,14 +37,16 @@ class ServeSettings(BaseModel):
     store: Path | None = None  # folder for url and path results; None: a private one in the temporary folder
     store_s: Annotated[float, Field(gt=0)] = DAY_S  # how long results are kept
     store_bytes: Annotated[int, Field(ge=1)] = 4 << 30  # how much of them
-    folders: tuple[Path, ...] = ()  # folders that pictures may be read from by path, besides the store
+    folders: Annotated[
+        tuple[Path, ...], BeforeValidator(several)
+    ] = ()  # folders that pictures may be read from by path, besides the store
     tls_cert: Path | None = None  # PEM file with the certificate chain; None: plain HTTP, as behind a proxy
     tls_key: Path | None = None  # PEM file with its key; None: it stands in tls_cert
     streams: dict[str, StreamSettings] | None = (
         None  # live streams by name; None: none, and none can be added
     )
-    ice_servers: tuple[
-        Annotated[str, AfterValidator(_ice)], ...
+    ice_servers: Annotated[
+        tuple[Annotated[str, AfterValidator(_ice)], ...], BeforeValidator(several)
     ] = ()  # stun:HOST:PORT, turn:USER:PASSWORD@HOST:PORT
     viewers: Annotated[int, Field(ge=1, le=10_000)] = 100  # WebRTC viewers of one stream
     limits: ImageLimits = ImageLimits()

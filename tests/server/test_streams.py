@@ -15,7 +15,7 @@ from streamer.live.status import Journal
 from streamer.media.ice import ice_server
 from streamer.proof.scene import write_clip
 from streamer.server.keys import hashed, keys_from
-from streamer.server.settings import load
+from streamer.server.settings import ServeSettings, load
 from tests.server.live_serving import SDP, Served, Watcher, serving
 
 FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}
@@ -363,6 +363,27 @@ def test_a_webcam_may_be_a_number_and_keys_may_be_shared(tmp_path: Path) -> None
     assert settings["b"].delay_ms == 300
 
 
+@pytest.mark.parametrize(
+    ("one", "many"),
+    [
+        ("rtsp://media.example/front", "[rtsp://media.example/front]"),
+        ("", "[]"),
+    ],
+)
+def test_one_thing_alone_needs_no_list(one: str, many: str, tmp_path: Path) -> None:
+    def read(value: str) -> ServeSettings:
+        file = tmp_path / "cameras.yaml"
+        file.write_text(f"streams:\n  front:\n    source: 0\n    push: {value}\n")
+        return load(file, {})
+
+    assert read(one).streams == read(many).streams
+    file = tmp_path / "serve.toml"
+    file.write_text('folders = "/pictures"\nice_servers = "stun:stun.example:3478"\n')
+    settings = load(file, {})
+    assert settings.folders == (Path("/pictures"),)
+    assert settings.ice_servers == ("stun:stun.example:3478",)
+
+
 def test_the_shipped_example_is_right() -> None:
     from streamer import resources
     from streamer.live.settings import StreamSettings
@@ -380,7 +401,7 @@ def test_the_shipped_example_is_right() -> None:
     "text",
     [
         "streams: {front: {source: 'rtsp://me:hunter22@cam/1', colour: red}}",
-        "streams: {front: {source: 'rtsp://me:hunter22@cam/1', push: 'rtsp://me:hunter22@x/1'}}",
+        "streams: {front: {source: 'rtsp://me:hunter22@cam/1', push: {one: 'rtsp://me:hunter22@x/1'}}}",
         "streams: {'a b': {source: 'rtsp://me:hunter22@cam/1'}}",
         "streams: {front: {source: 'rtsp://me:hunter22@cam/1'}",
         "- hunter22",
