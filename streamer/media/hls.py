@@ -1,4 +1,12 @@
-"""HLS (RFC 8216) from memory: a window of MPEG-TS segments that begin with key pictures, and their playlist."""
+"""HLS (RFC 8216) from memory: a window of MPEG-TS segments that begin with key pictures, and their playlist.
+
+# Note [Discontinuities]
+Where time, tracks or the encoder's parameters do not go on from the segment before, EXT-X-DISCONTINUITY stands between
+(4.3.2.3), and EXT-X-DISCONTINUITY-SEQUENCE counts those that have left the playlist (4.3.3.3, 6.2.2): a segment keeps
+its number, by which players know time lines apart. A stream that begins anew under its name is such a break too, to
+which the time starts at 0 again; so these numbers also begin with the clock (see `first_number`), each time with
+larger ones.
+"""
 
 import io
 import time
@@ -7,12 +15,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from streamer.channel import Turns
+from streamer.media import nal
 from streamer.media.egress import H264_AAC, Encoded, KeyframeGate, no_sound
 from streamer.media.live_encoder import KEY_EVERY_S
 from streamer.media.remux import Remuxer
 
 _WINDOW = 6  # segments in the playlist
 _KEPT = 9  # segments that can still be fetched
+_SHORTEST = (
+    0.6  # length of a segment, in usual ones; with the key pictures that viewers ask for, 1.6 is the longest
+)
 _MOST_BYTES = 64 << 20  # of one segment
 
 
@@ -23,8 +35,7 @@ class Segment:
     number: int
     seconds: float
     data: bytes  # MPEG-TS
-    sound: bool = False  # whether it holds a track of it
-    after_gap: bool = False  # whether pictures before it were lost
+    breaks: int = 0  # discontinuities of the stream up to its beginning
 
 
 def first_number() -> int:
@@ -44,7 +55,9 @@ class Hls:
 
     def __init__(self, has_sound: Callable[[], bool] = no_sound) -> None:
         self._has_sound = has_sound
-        self._with_sound = False  # the segment that grows
+        self._form: tuple[bool, list[bytes]] | None = None  # of the segment that grows: sound, parameter sets
+        self._cut = False  # whether that does not go on from the one before
+        self._breaks = 0
         self._turns = Turns()
         self._segments: deque[Segment] = deque(maxlen=_KEPT)
         self._gate = KeyframeGate()
@@ -52,12 +65,13 @@ class Hls:
         self._remuxer: Remuxer | None = None
         self._start_pts = 0
         self._last_pts = 0
+        self._target = _rounded((1 + _SHORTEST) * KEY_EVERY_S)  # seconds; players expect it to stay (6.2.1)
         self._number = self._first = first_number()
         self._lost = False  # a segment, since the last whole one
         self._ended = False
 
     def send(self, item: Encoded) -> None:
-        """Add a picture to the segment that grows; a key picture after 2 s begins the next.
+        """Add a picture to the segment that grows; a key picture that is not too early begins the next.
 
         What goes wrong is raised and costs that segment: a new one begins with the next key picture.
         """
@@ -76,18 +90,21 @@ class Hls:
                 self._remuxer.write_sound(item.packet)
             return
         pts = item.packet.pts or 0
-        old_enough = pts - self._start_pts >= round(KEY_EVERY_S * 0.9 * 90_000)
+        old_enough = pts - self._start_pts >= round(KEY_EVERY_S * _SHORTEST * 90_000)
         if item.key and (self._remuxer is None or old_enough):
             self._finish(pts)
             self._buffer = io.BytesIO()
-            self._with_sound = self._has_sound()
-            self._remuxer = Remuxer(
-                self._buffer, "mpegts", item.packet, keep_time=True, sound=self._with_sound
-            )
+            sound = self._has_sound()
+            self._remuxer = Remuxer(self._buffer, "mpegts", item.packet, keep_time=True, sound=sound)
+            self._begin_form(sound, nal.parameter_sets(bytes(item.packet)))
             self._start_pts = pts
         if self._remuxer is not None and self._buffer.tell() < _MOST_BYTES:
             self._remuxer.write(item.packet)
             self._last_pts = pts
+
+    def _begin_form(self, sound: bool, sets: list[bytes]) -> None:
+        before, self._form = self._form, (sound, sets)
+        self._cut = self._lost or before not in (None, self._form)
 
     def _finish(self, end_pts: int) -> None:
         if self._remuxer is None:
@@ -95,10 +112,12 @@ class Hls:
         remuxer, self._remuxer = self._remuxer, None
         remuxer.close()
         seconds, data = (end_pts - self._start_pts) / 90_000, self._buffer.getvalue()
-        segment = Segment(self._number, seconds, data, self._with_sound, self._lost)
+        self._breaks += self._cut
+        segment = Segment(self._number, seconds, data, self._breaks)
         self._number += 1
         self._lost = False
         with self._turns:
+            self._target = max(self._target, _rounded(seconds))
             self._segments.append(segment)
 
     def close(self) -> None:
@@ -113,15 +132,18 @@ class Hls:
     def playlist(self) -> str | None:
         """The media playlist; None before the first segment is whole."""
         with self._turns:
-            window = list(self._segments)[-_WINDOW:]
+            window, before = list(self._segments)[-_WINDOW:], list(self._segments)[:-_WINDOW]
+            target = self._target
         if not window:
             return None
-        longest = max(1, round(max(segment.seconds for segment in window) + 0.5))
-        lines = ["#EXTM3U", "#EXT-X-VERSION:3", f"#EXT-X-TARGETDURATION:{longest}"]
+        gone = before[-1].breaks if before else 0
+        lines = ["#EXTM3U", "#EXT-X-VERSION:3", f"#EXT-X-TARGETDURATION:{target}"]
         lines.append(f"#EXT-X-MEDIA-SEQUENCE:{window[0].number}")
-        for before, segment in zip((window[0], *window), window, strict=False):
-            if segment.sound != before.sound or segment.after_gap:
+        lines.append(f"#EXT-X-DISCONTINUITY-SEQUENCE:{self._first + gone}")
+        for segment in window:
+            if segment.breaks > gone:
                 lines.append("#EXT-X-DISCONTINUITY")
+                gone = segment.breaks
             lines += [f"#EXTINF:{segment.seconds:.3f},", f"segment{segment.number}.ts"]
         if self._ended:
             lines.append("#EXT-X-ENDLIST")
@@ -131,3 +153,8 @@ class Hls:
         """The bytes of a segment that is still held."""
         with self._turns:
             return next((one.data for one in self._segments if one.number == number), None)
+
+
+def _rounded(seconds: float) -> int:
+    """To the nearest integer, at least 1, as EXT-X-TARGETDURATION is compared."""
+    return max(1, int(seconds + 0.5))

@@ -7,12 +7,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from streamer.errors import ConfigError, OutputError
+from streamer.frame import Frame, FrameResult, Redacted, Size
 from streamer.live.status import Journal, outlet_problems, status
 from streamer.media import egress
 from streamer.media import hls as hls_module
@@ -20,10 +23,21 @@ from streamer.media import push as pushing
 from streamer.media import record as recording
 from streamer.media.egress import Encoded
 from streamer.media.hls import Hls
+from streamer.media.live_encoder import EncoderSpec, LiveEncoder
 from streamer.media.push import Push, check_push
 from streamer.media.record import Recorder, recover
 from streamer.media.remux import Remuxer
-from streamer.proof.scene import cameras, frames, run_until, shows_face, watched, write_clip
+from streamer.proof.scene import (
+    SIZE,
+    TICK,
+    cameras,
+    frames,
+    luma_with_face,
+    run_until,
+    shows_face,
+    watched,
+    write_clip,
+)
 from tests import rtsp
 from tests.conftest import need
 
@@ -267,6 +281,62 @@ def test_hls_that_begins_anew_counts_on(monkeypatch: pytest.MonkeyPatch) -> None
     run_until(stream, lambda: before.counters()["segments"] == 2)
     now_s += 2 * 2.0 + 1
     assert Hls()._number > before._number
+
+
+def group(number: int, size: Size = SIZE) -> Iterator[Encoded]:
+    """Pictures of 2 s, by an encoder of their own."""
+    encoder = LiveEncoder(EncoderSpec(size, 5))
+    for index in range(10 * number, 10 * number + 10):
+        luma, chroma = luma_with_face(size), np.full((size.height // 2, size.width // 2, 2), 128, np.uint8)
+        frame = Frame(luma, chroma, size, index, 18_000 * index, TICK)
+        result = FrameResult(index, frame.pts, index / 5, size.width, size.height)
+        yield from encoder.encode(Redacted(frame, result), frame.pts)
+
+
+def test_hls_tells_where_it_does_not_go_on_and_counts_what_has_left_the_playlist() -> None:
+    """RFC 8216, 6.2.2: a segment keeps its number, and the number of its time line."""
+    sound = [False]
+    hls = Hls(has_sound=lambda: sound[0])
+    time_lines: dict[str, int] = {}
+    targets = set()
+    for number in range(16):
+        if number == 5:
+            hls._remuxer, hls._lost = None, True  # as `send` does when it fails
+        sound[0] = number in (3, 4, 5, 6, 7, 8, 9)
+        for item in group(number, Size(160, 96) if number == 8 else SIZE):
+            hls.send(item)
+        playlist = hls.playlist()
+        if playlist is None:
+            continue
+        tags = dict(
+            line.split(":") for line in playlist.splitlines() if line.startswith("#EXT-X-") and ":" in line
+        )
+        targets.add(tags["#EXT-X-TARGETDURATION"])
+        place = int(tags["#EXT-X-DISCONTINUITY-SEQUENCE"])
+        for line in playlist.splitlines():
+            place += line == "#EXT-X-DISCONTINUITY"
+            if line.startswith("segment"):
+                assert time_lines.setdefault(line, place) == place
+    first = time_lines[f"segment{hls._first}.ts"]
+    # sound begins with 3; 4 is lost; 8 is of another size; sound ends with 10
+    assert [place - first for place in time_lines.values()] == [0, 0, 0, 1, 2, 2, 2, 3, 4, 5, 5, 5, 5, 5]
+    assert targets == {"3"}
+
+
+def test_hls_that_begins_anew_is_another_time_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its time starts at 0 again: a player that keeps the old one waits for it for hours."""
+    now_s = 1_800_000_000.0
+    monkeypatch.setattr(hls_module.time, "time", lambda: now_s)
+    numbers = []
+    for _ in range(2):
+        hls = Hls()
+        for number in range(3):
+            for item in group(number):
+                hls.send(item)
+        playlist = hls.playlist() or ""
+        numbers.append(int(playlist.partition("#EXT-X-DISCONTINUITY-SEQUENCE:")[2].partition("\n")[0]))
+        now_s += 7
+    assert numbers[0] < numbers[1]
 
 
 @pytest.mark.real
