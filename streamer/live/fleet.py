@@ -68,9 +68,10 @@ class Fleet:
             if running is not None and settings.enabled and lightly:
                 running.change(settings, zones)
             else:
+                hls = None if running is None else _hls_of(running)
                 self._stop(name)
                 if settings.enabled:
-                    self._running[name] = self._start(name, settings, zones)
+                    self._running[name] = self._start(name, settings, zones, hls)
             self._known[name] = settings
 
     def remove(self, name: str) -> None:
@@ -94,11 +95,11 @@ class Fleet:
         if stream is not None:
             stream.stop()
 
-    def _start(self, name: str, settings: StreamSettings, zones: Zones) -> LiveStream:
+    def _start(self, name: str, settings: StreamSettings, zones: Zones, before: Hls | None) -> LiveStream:
         stream = LiveStream(name, settings, self.studio, zones=zones)
         try:
             if settings.hls:
-                stream.add(Hls(has_sound=stream.has_sound))
+                stream.add(Hls(has_sound=stream.has_sound, before=before))
             for url in settings.push:
                 stream.add(Push(url, want_key=stream.want_key, has_sound=stream.has_sound))
             if settings.record is not None:
@@ -129,3 +130,7 @@ class Fleet:
 
 def _differs_lightly(before: StreamSettings, after: StreamSettings) -> bool:
     return before.model_dump(exclude=set(_LIGHT)) == after.model_dump(exclude=set(_LIGHT))
+
+
+def _hls_of(stream: LiveStream) -> Hls | None:
+    return next((outlet for outlet in stream.egress.outlets if isinstance(outlet, Hls)), None)

@@ -3,9 +3,9 @@
 # Note [Discontinuities]
 Where time, tracks or the encoder's parameters do not go on from the segment before, EXT-X-DISCONTINUITY stands between
 (4.3.2.3), and EXT-X-DISCONTINUITY-SEQUENCE counts those that have left the playlist (4.3.3.3, 6.2.2): a segment keeps
-its number, by which players know time lines apart. A stream that begins anew under its name is such a break too, to
-which the time starts at 0 again; so these numbers also begin with the clock (see `first_number`), each time with
-larger ones.
+its number, by which players know time lines apart. A stream that begins anew under its name is such a break too:
+its time starts at 0 again. It goes on with the playlist of the one before; after a restart of the program, where that
+is lost, all numbers begin with the clock (see `first_number`), each time with larger ones.
 """
 
 import io
@@ -48,12 +48,15 @@ def first_number() -> int:
 
 
 class Hls:
-    """An `Outlet` whose playlist and segments a web server hands out. Holds at most `_KEPT` segments."""
+    """An `Outlet` whose playlist and segments a web server hands out. Holds at most `_KEPT` segments.
+
+    With `before`, which had the same name and sends no more, its playlist goes on: players stop at one that is missing.
+    """
 
     name = "hls"
     codecs = H264_AAC
 
-    def __init__(self, has_sound: Callable[[], bool] = no_sound) -> None:
+    def __init__(self, has_sound: Callable[[], bool] = no_sound, before: "Hls | None" = None) -> None:
         self._has_sound = has_sound
         self._form: tuple[bool, list[bytes]] | None = None  # of the segment that grows: sound, parameter sets
         self._cut = False  # whether that does not go on from the one before
@@ -69,6 +72,10 @@ class Hls:
         self._number = self._first = first_number()
         self._lost = False  # a segment, since the last whole one
         self._ended = False
+        if before is not None:
+            self._segments.extend(before._segments)
+            self._number, self._first, self._target = before._number, before._first, before._target
+            self._breaks, self._lost = before._breaks, True
 
     def send(self, item: Encoded) -> None:
         """Add a picture to the segment that grows; a key picture that is not too early begins the next.

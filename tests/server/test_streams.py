@@ -283,6 +283,53 @@ def test_hls_is_handed_out(served: Served) -> None:
     assert served.http.get("/nobody/index.m3u8").status_code == 404
 
 
+def test_a_playlist_goes_on_while_its_stream_begins_anew(clip: Path) -> None:
+    """Players end for good where it is missing once."""
+    camera = {"source": str(clip), "loop": True, "hls": True}
+
+    def numbers(text: str) -> tuple[int, int, list[str]]:
+        tags = dict(
+            line.split(":") for line in text.splitlines() if line.startswith("#EXT-X-") and ":" in line
+        )
+        lines = [line for line in text.splitlines() if line.startswith("segment")]
+        return int(tags["#EXT-X-MEDIA-SEQUENCE"]), int(tags["#EXT-X-DISCONTINUITY-SEQUENCE"]), lines
+
+    with serving({"camera": camera}) as served:
+        first = served.http.get("/camera/index.m3u8")  # waits for it
+        assert first.status_code == 200
+        answers: list[httpx.Response] = []
+        over = threading.Event()
+
+        def ask() -> None:
+            with httpx.Client(base_url=served.url, timeout=30, trust_env=False) as client:
+                while not over.is_set():
+                    answers.append(client.get("/camera/index.m3u8"))
+                    over.wait(0.02)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        try:
+            assert served.http.patch("/v1/streams/camera", json={"late_ms": 600}).status_code == 200
+            served.wait(lambda: answers and "#EXT-X-DISCONTINUITY\n" in answers[-1].text)
+        finally:
+            over.set()
+            asking.join(30)
+        assert {answer.status_code for answer in answers} == {200}
+        assert not any("ENDLIST" in answer.text for answer in answers)
+        lists = [numbers(answer.text) for answer in (first, *answers)]
+        known: dict[str, None] = {}
+        for sequence, time_line, lines in lists:
+            assert lines[0] == f"segment{sequence}.ts"
+            assert time_line == lists[0][1]
+            known |= dict.fromkeys(lines)
+        assert list(known) == [f"segment{lists[0][0] + place}.ts" for place in range(len(known))]
+        last = served.http.get(f"/camera/{lists[-1][2][0]}")
+        assert last.status_code == 200
+        assert served.http.patch("/v1/streams/camera", json={"hls": False}).status_code == 200
+        assert served.http.get("/camera/index.m3u8").status_code == 404
+        assert served.http.get("/nobody/index.m3u8").status_code == 404
+
+
 def test_metrics_count_what_happens(served: Served) -> None:
     text = served.http.get("/metrics").text
     values = {
