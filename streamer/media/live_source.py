@@ -25,8 +25,12 @@ from streamer.tally import Tally
 
 _TEXTS = frozenset({"concat", "imf", "tty"})  # formats of files that name others, or are shown as text
 _TICKS = Fraction(1, TICKS)
+_GARBAGE = (
+    200  # packets in a row that give no picture, before the first one, until the connection is given up
+)
+_NO_MORE = 60  # the same, after others gave some: as when another codec comes on the same track
 _GARBAGE_OF_NVDEC = 60  # the same, before the cores are asked instead
-_GARBAGE = 200  # packets in a row that give no picture before the connection is given up
+_WORTH = 10  # such packets that one with a picture outweighs: of another codec, a few seem to hold one
 _MOST_PIXELS = 8192 * 8192
 _UNTIMED = frozenset({"mpjpeg", "mjpeg", "h264", "hevc"})  # without times: FFmpeg counts 25 pictures a second
 _NOBODY_THERE = (ConnectionError, TimeoutError, FileNotFoundError)
@@ -210,7 +214,7 @@ class LiveSource(Closing):
                 yield from self._heard(packet)
                 continue
             pictures = self._decode(packet)
-            fruitless = 0 if pictures else fruitless + 1
+            fruitless = max(0, fruitless - _WORTH) if pictures else fruitless + 1
             self._check_fruit(fruitless)
             for picture in pictures:
                 yield self._frame(picture)
@@ -233,11 +237,11 @@ class LiveSource(Closing):
             self._tally.levels["damaged sound"] = float(self._sound.damaged)
 
     def _check_fruit(self, fruitless: int) -> None:
-        """Raises InputError where so many packets in a row gave no picture that none is to be expected."""
+        """Raises InputError where so many packets gave no picture that none is to be expected."""
         if self._decoding.memory is not None and fruitless > _GARBAGE_OF_NVDEC:
             self._decoding.give_up("it decodes nothing")
             raise InputError(f"NVDEC decodes nothing of what it sends: {self._spec.shown}")
-        if fruitless > _GARBAGE:
+        if fruitless > (_NO_MORE if self._index else _GARBAGE):
             raise InputError(f"what it sends cannot be decoded: {self._spec.shown}")
 
     def _decode(self, packet: av.Packet) -> list[av.VideoFrame]:

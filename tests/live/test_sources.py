@@ -567,11 +567,11 @@ def only_sound(path: Path, seconds: float) -> bytes:
     return path.read_bytes()
 
 
-def other_pictures(path: Path, seconds: float) -> bytes:
+def other_pictures(path: Path, seconds: float, number: int = 0x12C) -> bytes:
     """MPEG-TS of another codec with another number, as after the exchange of a sender."""
     with av.open(str(path), "w", format="mpegts") as container:
         stream = container.add_stream("mpeg2video", rate=25)
-        stream.width, stream.height, stream.pix_fmt, stream.id = SIZE.width, SIZE.height, "yuv420p", 0x12C
+        stream.width, stream.height, stream.pix_fmt, stream.id = SIZE.width, SIZE.height, "yuv420p", number
         for index in range(round(25 * seconds)):
             picture = av.VideoFrame.from_ndarray(noise_picture(index), "gray").reformat(format="yuv420p")
             picture.pts, picture.time_base = index, Fraction(1, 25)
@@ -600,3 +600,17 @@ def test_a_source_that_sends_no_more_pictures_is_hung_up_on(
                     last_s = time.monotonic()
     assert pictures > 10
     assert time.monotonic() - last_s < 5
+
+
+@pytest.mark.parametrize("number", [0x100, 0x12C])
+def test_another_codec_is_noticed_before_the_stream_counts_as_silent(number: int, tmp_path: Path) -> None:
+    begun = make(tmp_path / "begun.ts", Clip(frames=50))
+    data = begun.read_bytes() + other_pictures(tmp_path / "later.ts", 30, number)
+    last_s = 0.0
+    with sending(data, 32) as url:
+        with LiveSource(LiveSpec(url), tally=Tally()) as source:
+            with pytest.raises(InputError, match="cannot be decoded"):
+                for frame in source:
+                    if frame.index < 50:
+                        last_s = time.monotonic()
+    assert time.monotonic() - last_s < 6
