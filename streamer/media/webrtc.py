@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import re
 import secrets
 from collections import deque
 from collections.abc import Callable
@@ -16,21 +15,17 @@ from aiortc import (
     RTCRtpTransceiver,
     RTCSessionDescription,
     clock,
-    sdp,
 )
 from aiortc.exceptions import InvalidStateError
 from aiortc.sdp import candidate_from_sdp
 
 from streamer.errors import ConfigError, InputError
+from streamer.media import offer as offers
 from streamer.media import rtp
 from streamer.media.egress import SOUND, Encoded, KeyframeGate, no_sound
 from streamer.media.fanout import Leg, Payloads, Scratch, SilentTrack
 from streamer.media.ice import IceServer
 
-_OPUS = re.compile(r"^a=rtpmap:\d+ opus/48000", re.I | re.M)
-_H264 = re.compile(r"^a=rtpmap:(\d+) H264/90000", re.I | re.M)
-_FORMAT = re.compile(r"^a=fmtp:(\d+) ([^\r\n]*)", re.M)
-_PROFILES = (sdp.H264Profile.PROFILE_BASELINE, sdp.H264Profile.PROFILE_CONSTRAINED_BASELINE)
 OPUS_CLOCK = 48_000
 _CONNECT_S = 15.0  # until a viewer that asked must have come
 _BACKLOG = 60  # pictures that wait for the event loop
@@ -150,7 +145,7 @@ class Room:
         """Answer a viewer's offer. Raises ConfigError for an SDP that cannot be used, TooManyViewersError."""
         if self._closed or len(self._viewers) >= self._limits.viewers:
             raise TooManyViewersError(f"{len(self._viewers)} viewers are watching already; try later")
-        codec = _codec_of(offer)
+        codec = offers.codec_of(offer)
         viewer = Viewer(codec, self)
         self._viewers[viewer.key] = viewer
         try:
@@ -204,6 +199,7 @@ class Viewer:
         self.codec = codec
         self.sound_codec: str | None = None
         self.answer = ""
+        self.ufrags: frozenset[str] = frozenset()  # of the viewer's side, by which ICE knows it
         self._gate = KeyframeGate()
         self._tracks: list[SilentTrack] = []
         self._leg: Leg | None = None
@@ -248,16 +244,21 @@ class Viewer:
         peer = self._peer
         try:
             self._offer_video()
-            if self._room.has_sound() and _OPUS.search(offer):
+            if self._room.has_sound() and offers.takes_opus(offer):
                 self._offer_sound()
-            await peer.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+            await peer.setRemoteDescription(RTCSessionDescription(offers.completed(offer), "offer"))
             for transceiver in peer.getTransceivers():
                 if transceiver.sender.track not in self._tracks:
                     transceiver.direction = "inactive"
             await peer.setLocalDescription(await peer.createAnswer())
+            if peer.getTransceivers()[0].currentDirection != "sendonly":
+                raise ConfigError("the offer does not ask to receive video")
+        except ConfigError:
+            raise
         except Exception as error:  # aiortc raises anything at all on what is not quite SDP
             raise ConfigError(f"the offer cannot be answered ({type(error).__name__})") from error
         self.answer = peer.localDescription.sdp
+        self.ufrags = offers.ufrags(offer)
         self._watch = asyncio.create_task(self._leave_if_absent())
 
     def _offer_video(self) -> None:
@@ -310,26 +311,3 @@ class Viewer:
         await self._peer.close()
         for leg in filter(None, (self._leg, self._sound_leg)):
             leg.close()
-
-
-def _codec_of(offer: str) -> str:
-    """H.264 where the viewer takes ours, else VP8. Raises ConfigError if it offers neither."""
-    parameters = dict(_FORMAT.findall(offer))
-    if any(_takes_ours(parameters.get(number, "")) for number in _H264.findall(offer)):
-        return "h264"
-    if "VP8/90000" in offer.upper():
-        return "vp8"
-    raise ConfigError(
-        "the offer holds neither H.264 of the baseline profile (packetization-mode 1) nor VP8 video"
-    )
-
-
-def _takes_ours(parameters: str) -> bool:
-    """Whether a viewer's H.264, by its `a=fmtp` (RFC 6184, section 8.1), is what aiortc answers."""
-    pairs = (pair.strip().partition("=") for pair in parameters.lower().split(";"))
-    given = {key: value for key, _, value in pairs}
-    try:
-        profile, _ = sdp.parse_h264_profile_level_id(given.get("profile-level-id", "42e01f"))
-    except ValueError:
-        return False
-    return given.get("packetization-mode", "0") == "1" and profile in _PROFILES

@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from streamer.errors import ConfigError
+from streamer.media.offer import ufrags
 from streamer.media.webrtc import TooManyViewersError, Viewer
 from streamer.server.keys import Keys, may_call
 from streamer.server.rooms import Streams, body_of, failure
@@ -97,7 +98,10 @@ async def _trickle(streams: Streams, name: str, key: str, request: Request) -> R
     if viewer is None:
         return failure(404, "session not found", _HEADERS)
     try:
-        for line, mid in candidates_of((await body_of(request)).decode(errors="replace")):
+        fragment = (await body_of(request)).decode(errors="replace")
+        if not ufrags(fragment) <= viewer.ufrags:
+            return failure(422, "ICE restarts are not supported: open a new session", _HEADERS)
+        for line, mid in candidates_of(fragment):
             await viewer.add_candidate(line, mid)
     except ConfigError as error:
         return failure(400, str(error), _HEADERS)

@@ -260,6 +260,31 @@ def test_a_viewer_whose_h264_is_not_ours_and_who_has_nothing_else_is_told_so() -
     run(test)
 
 
+@pytest.mark.parametrize(
+    ("written", "instead", "problem"),
+    [
+        ("a=recvonly\r\n", "", None),  # sendrecv, by RFC 8866
+        ("a=recvonly\r\n", "a=sendrecv\r\n", None),
+        ("t=0 0\r\n", "t=0 0\r\na=recvonly\r\n", None),
+        ("a=recvonly\r\n", "a=sendonly\r\n", "does not ask to receive video"),
+        ("a=recvonly\r\n", "a=inactive\r\n", "does not ask to receive video"),
+        ("a=fingerprint", "a=no-fingerprint", "holds no fingerprint"),
+    ],
+)
+def test_an_offer_is_answered_by_what_it_asks_for(written: str, instead: str, problem: str | None) -> None:
+    async def test() -> None:
+        async with stage() as (room, _, _):
+            sdp = chrome_offer(h264("packetization-mode=1;profile-level-id=42e01f")).replace(written, instead)
+            if problem is None:
+                assert "a=sendonly" in (await room.join(sdp)).answer
+            else:
+                with pytest.raises(ConfigError, match=problem):
+                    await room.join(sdp)
+                assert len(room) == 0
+
+    run(test)
+
+
 def h264(parameters: str) -> str:
     return f"a=rtpmap:102 H264/90000\r\na=fmtp:102 {parameters}\r\n"
 

@@ -77,6 +77,11 @@ def test_whep_answers_as_the_draft_says(served: Served) -> None:
     assert served.http.patch(session, content=fragment, headers=FRAGMENT).status_code == 204
     assert served.http.patch(session, content=fragment, headers=SDP).status_code == 400
     assert served.http.patch(session, content="a=candidate:x", headers=FRAGMENT).status_code == 400
+    ours = next(line for line in sdp.splitlines() if line.startswith("a=ice-ufrag:"))
+    assert served.http.patch(session, content=f"{ours}\r\n{fragment}", headers=FRAGMENT).status_code == 204
+    restart = served.http.patch(session, content=f"a=ice-ufrag:anew\r\n{fragment}", headers=FRAGMENT)
+    assert restart.status_code == 422
+    assert "ICE restarts" in restart.json()["error"]
     assert served.http.delete(session).status_code == 200
     assert served.http.delete(session).status_code == 404
     assert (
