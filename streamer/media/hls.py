@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from streamer.channel import Turns
 from streamer.media import nal
+from streamer.media.continuity import Continuity
 from streamer.media.egress import H264_AAC, Encoded, KeyframeGate, no_sound
 from streamer.media.live_encoder import KEY_EVERY_S
 from streamer.media.remux import Remuxer
@@ -64,6 +65,7 @@ class Hls:
         self._turns = Turns()
         self._segments: deque[Segment] = deque(maxlen=_KEPT)
         self._gate = KeyframeGate()
+        self._continuity = Continuity()
         self._buffer = io.BytesIO()
         self._remuxer: Remuxer | None = None
         self._start_pts = 0
@@ -76,6 +78,7 @@ class Hls:
             self._segments.extend(before._segments)
             self._number, self._first, self._target = before._number, before._first, before._target
             self._breaks, self._lost = before._breaks, True
+            self._continuity = before._continuity
 
     def send(self, item: Encoded) -> None:
         """Add a picture to the segment that grows; a key picture that is not too early begins the next.
@@ -118,7 +121,8 @@ class Hls:
             return
         remuxer, self._remuxer = self._remuxer, None
         remuxer.close()
-        seconds, data = (end_pts - self._start_pts) / 90_000, self._buffer.getvalue()
+        seconds = (end_pts - self._start_pts) / 90_000
+        data = self._continuity.continued(self._buffer.getvalue())
         self._breaks += self._cut
         segment = Segment(self._number, seconds, data, self._breaks)
         self._number += 1

@@ -323,6 +323,20 @@ def test_hls_tells_where_it_does_not_go_on_and_counts_what_has_left_the_playlist
     assert targets == {"3"}
 
 
+@pytest.mark.parametrize("sound", [False, True])
+def test_segments_that_are_read_one_behind_the_other_are_undamaged(sound: bool) -> None:
+    """As ffmpeg does, which takes a counter that begins anew for loss."""
+    hls = Hls(has_sound=lambda: sound)
+    for number in range(4):
+        for item in group(number):
+            hls.send(item)
+    data = b"".join(segment.data for segment in hls._segments)
+    with av.open(io.BytesIO(data), format="mpegts") as container:
+        corrupt = [packet.is_corrupt for packet in container.demux(video=0) if packet.size]
+    assert len(corrupt) == 30
+    assert not any(corrupt)
+
+
 def test_hls_that_begins_anew_is_another_time_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its time starts at 0 again: a player that keeps the old one waits for it for hours."""
     now_s = 1_800_000_000.0
