@@ -142,7 +142,7 @@ class _Judge:
                 small,
                 scale=small.shape[1] / frame.planes_size.width,
                 vectors=frame.vectors,
-                tracked=self._tracks.boxes,
+                tracked=self._tracks.boxes[self._tracks.lost_s == 0],  # what was missed may be something else
             )
         found = self._detect(frame, motion, last=last)
         with self._tally.stage("track"):

@@ -24,6 +24,12 @@ _JUMP_S = 1.0  # a gap in time after which nothing is taken for granted
 _QUIET_S = 0.5  # a part of the picture that moves after resting so long is new motion
 _USUAL_STEP_S = 1 / 25  # what a frame counts where time stands still
 _ACTIVE = 0.002  # share of the picture that makes it a moving one
+_FRESH = 2  # cells of a calm place that change where something begins to move
+_SUDDEN = 2  # and, amid others that do, where something appears from one frame to the next
+_SPARE = 3.0  # runs for that at once, where it happens often
+_SPARE_EACH_S = 1.0  # until there is another
+_PANNED = 0.5  # share of the picture that a camera may leave behind between runs
+_AROUND = np.ones((3, 3), np.uint8)  # a cell and those around it
 
 
 class Cadence:
@@ -50,6 +56,8 @@ class Cadence:
             False  # the last run was such a second look: what it misses waits for the next interval
         )
         self._rested: NDArray[np.float32] | None = None
+        self._spare = _SPARE  # runs for sudden changes that are left
+        self._panned = np.zeros(2)  # shares of the picture by which the camera went on since the last run
 
     def due(self, motion: Motion, tracks: Tracks, *, at_s: float, last: bool = False) -> str | None:
         """Why the detector should look at this frame, or None. `tracks` are those of the frame before.
@@ -65,7 +73,7 @@ class Cadence:
         self._run_s += step
         self._run_frames += 1
         if self._every is None:
-            fresh = self._fresh_motion(motion, step)
+            fresh = self._newly_moving(motion, step)
             reason = reason or self._by_need(motion, tracks, fresh, step)
         else:
             reason = reason or self._by_count(step)
@@ -73,8 +81,8 @@ class Cadence:
             reason = "last frame"
         if reason is not None:
             self.reasons[reason] += 1
-            self._run_s, self._run_frames = 0.0, 0
-            self._again = reason in ("first frame", "scene cut", "time jump")
+            self._run_s, self._run_frames, self._panned = 0.0, 0, np.zeros(2)
+            self._again = reason in ("first frame", "scene cut", "perhaps a cut", "time jump")
             self._doubted = reason == "uncertain track"
         return reason
 
@@ -83,7 +91,9 @@ class Cadence:
             return "first frame"
         if not 0 <= step <= _JUMP_S:
             return "time jump"
-        return "scene cut" if motion.cut else None
+        if motion.cut:
+            return "scene cut"
+        return "perhaps a cut" if motion.doubtful else None
 
     def _by_count(self, step: float) -> str | None:
         counted = self._every is not None and self._run_frames >= self._every
@@ -93,20 +103,29 @@ class Cadence:
     def _full(self) -> bool:
         return self.window is not None and self._run_frames >= self.window
 
-    def _by_need(self, motion: Motion, tracks: Tracks, fresh: bool, step: float) -> str | None:
+    def _by_need(self, motion: Motion, tracks: Tracks, fresh: NDArray[np.bool_], step: float) -> str | None:
         waited = self._run_s + 0.25 * step  # half a frame early rather than half a frame late
+        self._spare = min(_SPARE, self._spare + step / _SPARE_EACH_S)
         moving = motion.activity > (_ACTIVE if len(tracks) == 0 else 0)
         often = self.stretch * max(self._moving_s, _MOVING_FRAMES * step)
         usual = often if moving else self._still_s
         if self._full() or waited >= min(usual, self.stretch * self._longest_s):
             return "interval"
+        if waited >= _CHECK_S * (self.stretch - 1):
+            self._panned += np.abs(motion.camera) / motion.now.shape[::-1]
+            if self._panned.max() >= _PANNED:
+                return "fast pan"
+            appeared = np.count_nonzero(cv2.erode(fresh.astype(np.uint8), _AROUND)) >= _SUDDEN
+            if appeared and self._spare >= 1:
+                self._spare -= 1
+                return "sudden change"
         if waited < _CHECK_S * self.stretch:
             return None
         if self._again:
             return "after a cut"
         if waited < often / 2:
             return None
-        return "new motion" if fresh else self._doubt(tracks)
+        return "new motion" if np.count_nonzero(fresh) >= _FRESH else self._doubt(tracks)
 
     def _doubt(self, tracks: Tracks) -> str | None:
         """A second look at what the last run was the first to miss; weak tracks come and go, and are held anyway."""
@@ -115,12 +134,13 @@ class Cadence:
         missed = tracks.steady & (tracks.lost_s > 0) & (tracks.lost_s <= self._run_s + 1e-3)
         return "uncertain track" if missed.any() else None
 
-    def _fresh_motion(self, motion: Motion, step: float) -> bool:
-        """Whether something moves, away from all tracks, where all rested for a while."""
-        if self._rested is None or self._rested.shape != motion.changed.shape:
-            self._rested = np.zeros(motion.changed.shape, np.float32)
-        calm = cv2.erode(self._rested, np.ones((3, 3), np.uint8))  # the least of the cells around
-        fresh = int((motion.novel & (calm >= _QUIET_S)).sum()) >= 2
+    def _newly_moving(self, motion: Motion, step: float) -> NDArray[np.bool_]:
+        """The cells that move, away from all tracks, where all rested for a while: since a cut, a short one."""
+        if motion.cut or self._rested is None or self._rested.shape != motion.changed.shape:
+            self._rested = np.full(motion.changed.shape, _QUIET_S - _CHECK_S, np.float32)
+            return np.zeros(motion.changed.shape, np.bool_)
+        calm = cv2.erode(self._rested, _AROUND)  # the least of the cells around
+        fresh = np.asarray(motion.novel & (calm >= _QUIET_S))
         self._rested += np.float32(step)
         self._rested[motion.changed] = 0
         return fresh

@@ -7,6 +7,7 @@ backward.
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -19,11 +20,15 @@ from streamer.frame import Size, Vectors
 THUMBNAIL_WIDTH = 480  # long side of the small picture that the estimator likes best, in pixels
 CELL = 8  # side of a cell of `Motion.changed`, in pixels of the small picture
 
+_Change = Literal["no", "perhaps", "cut"]  # of the scene
+
 _FAST = 2.0  # small pixels per frame from which a guess is tried
 _CAMERA = 0.3  # share of the picture that changes when the camera moves
 _CHANGE = 10  # grey levels by which a pixel counts as changed: above the noise of cameras and codecs
 _CUT_SIZE = (64, 36)
 _CUT_LIKENESS = 0.45  # correlation below which two pictures do not show the same scene
+_DOUBTFUL_LIKENESS = 0.7  # below which they perhaps do not, if the picture changed much
+_MUCH = 30.0  # mean difference in grey levels
 _SAME = 6.0  # mean difference in grey levels below which two pictures show the same scene
 _FLAT = 4.0  # standard deviation in grey levels below which a picture shows nothing (black, covered lens)
 
@@ -48,6 +53,7 @@ class Motion:
     scale: float  # small pixels per frame pixel
     vectors: Vectors | None = None  # the decoder's, where it gave them
     cut: bool = False  # another scene begins with this frame
+    doubtful: bool = False  # perhaps another one does: what is known goes on, but is not enough
     changed: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((1, 1), np.bool_))  # (rows, columns)
     novel: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((1, 1), np.bool_))  # and not tracked
     _camera: list[NDArray[np.float32]] = field(default_factory=list, repr=False)  # once it was asked for
@@ -86,7 +92,7 @@ class Motion:
         changed = (
             self.changed if self.changed.shape != earlier.changed.shape else self.changed | earlier.changed
         )
-        return Motion(earlier.before, self.now, self.scale, None, cut, changed, self.novel)
+        return Motion(earlier.before, self.now, self.scale, None, cut, self.doubtful, changed, self.novel)
 
     def flow(self, boxes: Boxes, *, back: bool = False, guess: NDArray[np.float32] | None = None) -> Flow:
         """How `boxes` (n, 4) of the frame before moved to this one; `back`: those of this frame, to the one
@@ -157,25 +163,25 @@ class MotionEstimator:
         """
         before, self._before = self._before, small
         fresh = before is None or before.shape != small.shape
-        cut = self._is_cut(small, fresh)
+        change = self._change_to(small, fresh)
         if before is None or fresh:
             grid = np.ones(_grid_shape(small), np.bool_)
-            return Motion(small, small, scale, vectors, True, grid, grid)
+            return Motion(small, small, scale, vectors, True, changed=grid, novel=grid)
         changed = _changed_cells(before, small)
         novel = changed if tracked is None else _without(changed, tracked, scale / CELL)
-        return Motion(before, small, scale, vectors, cut, changed, novel)
+        return Motion(before, small, scale, vectors, change == "cut", change == "perhaps", changed, novel)
 
     def ends_before(self, small: Luma) -> bool:
-        """Whether `small` (h, w), which was not given yet, shows another scene than what was given last."""
+        """Whether `small` (h, w), which was not given yet, shows another scene than what was given last, or may."""
         tiny = _tiny(small)
-        return self._scene is not None and not _is_flat(tiny) and _is_other_scene(self._scene, tiny)
+        return self._scene is not None and not _is_flat(tiny) and _change(self._scene, tiny) != "no"
 
-    def _is_cut(self, small: Luma, fresh: bool) -> bool:
+    def _change_to(self, small: Luma, fresh: bool) -> _Change:
         tiny = _tiny(small)
         if _is_flat(tiny):  # wait for what comes next
-            return fresh
+            return "cut" if fresh else "no"
         scene, self._scene = self._scene, tiny
-        return fresh or scene is None or _is_other_scene(scene, tiny)
+        return "cut" if fresh or scene is None else _change(scene, tiny)
 
 
 def _tiny(small: Luma) -> Luma:
@@ -186,10 +192,15 @@ def _is_flat(tiny: Luma) -> bool:  # a black frame, a covered lens
     return cv2.meanStdDev(tiny)[1].item() < _FLAT
 
 
-def _is_other_scene(scene: Luma, tiny: Luma) -> bool:
-    if cv2.norm(scene, tiny, cv2.NORM_L1) < _SAME * tiny.size:
-        return False
-    return _likeness(_normalised(scene), _normalised(tiny)) < _CUT_LIKENESS
+def _change(scene: Luma, tiny: Luma) -> _Change:
+    """Whether another scene begins. See `Motion.doubtful`: of two pictures some are alike by chance."""
+    difference = cv2.norm(scene, tiny, cv2.NORM_L1) / tiny.size
+    if difference < _SAME:
+        return "no"
+    likeness = _likeness(_normalised(scene), _normalised(tiny))
+    if likeness < _CUT_LIKENESS:
+        return "cut"
+    return "perhaps" if likeness < _DOUBTFUL_LIKENESS and difference > _MUCH else "no"
 
 
 def _normalised(picture: Luma) -> NDArray[np.float32]:
