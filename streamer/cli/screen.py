@@ -78,7 +78,7 @@ class Screen:
                 self._console.print(f"  {note}", markup=False)
         elif not self._quiet:
             keys = ("input", "output", "device", "video", "hidden", "frames", "seconds", "notes")
-            print(json.dumps({key: values[key] for key in keys}), flush=True)
+            self._say({key: values[key] for key in keys})
 
     def picture(self, values: dict[str, Any]) -> None:
         """A picture is done."""
@@ -91,7 +91,7 @@ class Screen:
             for note in values["notes"]:
                 self._console.print(f"  {note}", markup=False)
         elif not self._quiet:
-            print(json.dumps(values), flush=True)
+            self._say(values)
 
     def verified(self, job: Job, left: list[Leftover]) -> None:
         """A result was looked at again."""
@@ -107,7 +107,7 @@ class Screen:
                 self._console.print("  looked again: nothing is left", markup=False)
         elif not self._quiet:
             found = [item.as_dict() for item in left]
-            print(json.dumps({"verified": str(job.target), "left": found}), flush=True)
+            self._say({"verified": str(job.target), "left": found})
 
     def failed(self, source: Path, error: StreamerError | OSError) -> None:
         """One of several inputs failed."""
@@ -116,4 +116,13 @@ class Screen:
             told = shown(f"{source}: {told}")
         self._console.print(f"error: {told}", style="red", markup=False)
         if not self._live and not self._quiet:
-            print(json.dumps({"input": str(source), "error": shown(error)}), flush=True)
+            self._say({"input": str(source), "error": shown(error)})
+
+    def _say(self, values: dict[str, Any]) -> None:
+        """One line for whoever reads standard output; the work goes on when they have read enough (`| head -1`)."""
+        try:
+            print(json.dumps(values), flush=True)
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())  # else the rest of the line fails again at the end
+            os.close(nowhere)

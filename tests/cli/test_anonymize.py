@@ -141,6 +141,21 @@ def test_in_a_batch_the_others_still_run(tmp_path: Path) -> None:
     assert [("error" in answer) for answer in answers] == [False, True, False]
 
 
+def test_a_batch_goes_on_when_nobody_reads_its_lines_any_more(tmp_path: Path) -> None:
+    paths = [clips.make(tmp_path / f"{name}.mp4", Clip(frames=3)) for name in "abc"]
+    command = [sys.executable, "-m", "streamer", "anonymize", *map(str, paths), "-o", str(tmp_path / "out")]
+    run = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parents[2]
+    )
+    assert run.stdout is not None
+    assert run.stderr is not None
+    run.stdout.close()
+    errors = run.stderr.read()
+    run.stderr.close()
+    assert (run.wait(timeout=120), errors) == (0, b"")
+    assert len(list((tmp_path / "out").iterdir())) == 3
+
+
 def test_an_existing_result_is_kept_unless_overwriting_is_asked_for(tmp_path: Path) -> None:
     path = clips.make(tmp_path / "in.mp4", Clip(frames=3))
     target = tmp_path / "out.mp4"
