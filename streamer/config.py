@@ -55,6 +55,7 @@ class MaskPolicy(_Part):
     )
 
 
+MOST_BETWEEN = 60  # frames between runs of the detector
 Runtime = Literal["onnxruntime", "openvino"]
 Precision = Literal["fp32", "fp16"]
 
@@ -64,7 +65,7 @@ class DetectPolicy(_Part):
 
     model: str = "fast"  # a name of models/manifest.toml
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None  # None: the model's own, per class
-    every: Annotated[int, Field(ge=1, le=60)] | Literal["auto"] = "auto"  # frames between runs
+    every: Annotated[int, Field(ge=1, le=MOST_BETWEEN)] | Literal["auto"] = "auto"  # frames between runs
     side: Annotated[int, Field(ge=128, le=4096)] = 960  # long side of the detector's view in pixels
     tiles: bool = False  # also look at overlapping tiles of the full picture (4K, small faces)
     turned: bool = False  # also look at the picture turned by quarters (people who lie, cameras on ceilings)
@@ -120,7 +121,7 @@ def settings_from(values: dict[str, Any], *, origin: str = "the settings") -> Se
 def load(path: Path, overrides: dict[str, Any] | None = None) -> Settings:
     """Settings from a TOML file, with nested `overrides` laid on top. Raises ConfigError."""
     try:
-        values = tomllib.loads(path.read_bytes().decode("utf-8"))
+        values = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration ({error.strerror}): {path}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -11,7 +11,7 @@ from streamer import pipeline
 from streamer.cli.flags import settings_of
 from streamer.cli.inputs import Input, find, is_still, target_of
 from streamer.cli.screen import Screen
-from streamer.config import Hide, Settings, Style
+from streamer.config import MOST_BETWEEN, Hide, Settings, Style
 from streamer.errors import ConfigError, InputError, OutputError, StreamerError
 from streamer.image.api import mask
 from streamer.image.limits import OWN_FILES
@@ -249,10 +249,9 @@ def _make(folder: Path) -> None:
 def _every(text: str | None) -> int | str | None:
     if text is None or text == "auto":
         return text
-    try:
-        return int(text)
-    except ValueError as error:
-        raise ConfigError(f'--detect-every takes a number of frames or auto, not "{text}"') from error
+    if not (text.isdecimal() and 1 <= int(text) <= MOST_BETWEEN):
+        raise ConfigError(f'--detect-every takes 1 to {MOST_BETWEEN} frames or auto, not "{text}"')
+    return int(text)
 
 
 def _write_text(path: Path, text: str) -> None:

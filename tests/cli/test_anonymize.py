@@ -88,6 +88,8 @@ def test_every_refusal_is_one_line_and_an_exit_code(tmp_path: Path) -> None:
         (("anonymize", path, "--style", "glitter"), 2, "glitter"),
         (("anonymize",), 2, "inputs"),
         (("anonymize", path, "--detect-every", "often"), 2, "often"),
+        (("anonymize", path, "--detect-every", 0), 2, '--detect-every takes 1 to 60 frames or auto, not "0"'),
+        (("anonymize", path, "--detect-every", -1), 2, "1 to 60"),
         (
             ("anonymize", path, "-o", tmp_path / "x.mp4", "--codec", "vp9", "--zones", tmp_path / "z.json"),
             2,
