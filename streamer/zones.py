@@ -33,7 +33,7 @@ class Zones:
 def load_zones(path: Path) -> Zones:
     """Zones from a JSON file `{"mask": [[[x, y], ...], ...], "keep": [...]}`. Raises ConfigError."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"cannot read the zones ({error.strerror}): {path}") from error
     except (ValueError, RecursionError) as error:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from streamer.config import MaskPolicy, Style
+from streamer.config import MaskPolicy, Style, load
 from streamer.device.cpu import CpuDevice
 from streamer.errors import ConfigError
 from streamer.frame import Frame, Size
@@ -90,6 +90,14 @@ def test_a_file_is_read(tmp_path) -> None:
     assert load_zones(file) == Zones(mask=(TRIANGLE,))
     file.write_text("{}")
     assert load_zones(file) == Zones()
+
+
+def test_files_that_an_editor_marked_as_utf8_are_read(tmp_path) -> None:
+    zones, settings = tmp_path / "zones.json", tmp_path / "settings.toml"
+    zones.write_text("{}", encoding="utf-8-sig")
+    settings.write_text('hide = "faces"\n', encoding="utf-8-sig")
+    assert load_zones(zones) == Zones()
+    assert load(settings).hide == "faces"
     assert len(plan_zones(Zones(), POLICY, Size(64, 64))) == 0
 
 

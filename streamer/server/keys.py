@@ -49,7 +49,7 @@ class Keys:
 def read_keys(path: Path) -> Keys:
     """The keys of a file, one a line. Raises ConfigError."""
     try:
-        return keys_from(path.read_text(encoding="utf-8").splitlines())
+        return keys_from(path.read_text(encoding="utf-8-sig").splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the file of API keys cannot be read: {path}") from error
 

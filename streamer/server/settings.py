@@ -76,7 +76,7 @@ def load(path: Path | None, flags: dict[str, Any]) -> ServeSettings:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8-sig")
     values = _yaml(text, path) if path.suffix.lower() in (".yaml", ".yml") else tomllib.loads(text)
     if not isinstance(values, dict):
         raise ConfigError(f"the configuration is a mapping of keys to values: {path}")
