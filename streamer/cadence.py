@@ -125,7 +125,7 @@ class Cadence:
             return "after a cut"
         if waited < often / 2:
             return None
-        return "new motion" if np.count_nonzero(fresh) >= _FRESH else self._doubt(tracks)
+        return "new motion" if np.count_nonzero(fresh & motion.novel) >= _FRESH else self._doubt(tracks)
 
     def _doubt(self, tracks: Tracks) -> str | None:
         """A second look at what the last run was the first to miss; weak tracks come and go, and are held anyway."""
@@ -135,12 +135,12 @@ class Cadence:
         return "uncertain track" if missed.any() else None
 
     def _newly_moving(self, motion: Motion, step: float) -> NDArray[np.bool_]:
-        """The cells that move, away from all tracks, where all rested for a while: since a cut, a short one."""
+        """The cells that move where all rested for a while: since a cut, a short one."""
         if motion.cut or self._rested is None or self._rested.shape != motion.changed.shape:
             self._rested = np.full(motion.changed.shape, _QUIET_S - _CHECK_S, np.float32)
             return np.zeros(motion.changed.shape, np.bool_)
         calm = cv2.erode(self._rested, _AROUND)  # the least of the cells around
-        fresh = np.asarray(motion.novel & (calm >= _QUIET_S))
+        fresh = np.asarray(motion.changed & (calm >= _QUIET_S))
         self._rested += np.float32(step)
         self._rested[motion.changed] = 0
         return fresh

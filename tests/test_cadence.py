@@ -163,6 +163,14 @@ def test_what_shows_for_two_frames_between_two_runs_is_looked_at(first):
     assert sum(reason is not None for reason in reasons) <= 8
 
 
+def test_what_appears_where_the_body_of_a_tracked_face_would_be_is_looked_at():
+    shown = scene([lambda t: (900, 250, 100)], 2.0)
+    for index in (28, 29):
+        shown.pictures[index][130:190, 200:260] = texture(60, 60, 9)
+    reasons = run(shown.pictures, detector(shown), look_ahead_s=1.0)
+    assert reasons[28] == "sudden change"
+
+
 def test_what_shows_for_two_frames_is_looked_at_in_a_slow_stream():
     reasons = run(popping([17]), fps=5, look_ahead_s=1.0)
     assert reasons[17] is not None
