@@ -9,7 +9,7 @@ import typer
 
 from streamer import pipeline
 from streamer.cli.flags import settings_of
-from streamer.cli.inputs import Input, find, is_still, target_of
+from streamer.cli.inputs import Input, check_kind, find, is_still, target_of
 from streamer.cli.screen import Screen
 from streamer.config import MOST_BETWEEN, Hide, Settings, Style
 from streamer.errors import ConfigError, InputError, OutputError, StreamerError
@@ -169,6 +169,7 @@ class _Batch:
 
     def run(self, job: Job) -> None:
         """Anonymize one input. Raises StreamerError; then nothing of it stands under the target's name."""
+        check_kind(job.source)
         for path in (job.target, job.objects):
             if path in self._taken:
                 raise ConfigError(f"another input became this file already; name the results apart: {path}")

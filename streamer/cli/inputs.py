@@ -20,6 +20,9 @@ VIDEOS = frozenset(CONTAINERS) | {
 _BECOMING = {
     ".bmp": ".png", ".gif": ".png", ".tif": ".png", ".tiff": ".png", ".avif": ".jpg", ".heic": ".jpg", ".heif": ".jpg",
 }  # fmt: skip
+_UNREAD = frozenset(
+    {".jxl", ".jp2", ".j2k", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".psd", ".dng", ".cr2", ".nef"}
+)
 PICTURES = frozenset(WRITTEN) | frozenset(_BECOMING)
 OURS = "_anonymized"
 _NUMBERED = re.compile(r"%0?(\d*)d")  # frames of a sequence, as ffmpeg writes them: frame_%04d.png
@@ -118,6 +121,12 @@ def is_picture(path: Path) -> bool:
 def is_still(path: Path) -> bool:
     """Whether it is a single picture: moving GIF, PNG and WebP are videos."""
     return is_picture(path) and not moves(path)
+
+
+def check_kind(path: Path) -> None:
+    """Refuse a picture of a kind that is not read as one: FFmpeg would make a video of it. Raises InputError."""
+    if path.suffix.lower() in _UNREAD:
+        raise InputError(f"pictures of this kind are not read; convert it to PNG or JPEG first: {path}")
 
 
 def check_written(path: Path) -> None:

@@ -104,6 +104,16 @@ def test_every_refusal_is_one_line_and_an_exit_code(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["empty", "in.mp4", "text.mp4", "wrong.toml"]
 
 
+def test_pictures_that_are_not_read_do_not_become_videos(tmp_path: Path) -> None:
+    path = tmp_path / "in.ppm"
+    path.write_bytes(b"P6 64 64 255 " + bytes(64 * 64 * 3))
+    done = streamer("anonymize", path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert one_line(done.stderr)
+    assert "convert it to PNG or JPEG" in done.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["in.ppm"]
+
+
 def test_two_runs_do_not_write_one_file_at_the_same_time(tmp_path: Path) -> None:
     path, target = clips.make(tmp_path / "in.mp4", Clip(frames=50)), tmp_path / "out.mp4"
     command = [
