@@ -156,7 +156,8 @@ def _get(
 def _answer(response: http.client.HTTPResponse, limits: ImageLimits) -> tuple[bytes, str | None]:
     location = response.getheader("Location")
     if response.status in _REDIRECTS and location:
-        return b"", location
+        # many servers send names as they are: http.client gives their bytes as characters
+        return b"", quote(location.encode("latin-1"), safe=f"{_SAFE}#[]")
     if response.status != http.client.OK:
         raise UnreachableError("the picture's URL did not answer with a picture")
     if (response.length or 0) > limits.max_bytes:

@@ -138,6 +138,19 @@ def test_a_redirect_into_the_private_network_is_refused(target: str) -> None:
         fetch(url, LIMITS, permit=only_this_server)
 
 
+def test_a_redirect_to_a_name_with_spaces_and_accents_is_followed() -> None:
+    asked = []
+
+    def answer(line: socket.socket) -> None:
+        asked.append(True)
+        if len(asked) > 1:
+            return says("HTTP/1.1 200 OK", b"abc")(line)
+        return says("HTTP/1.1 302 Found\nLocation: /Bürö 1 %C3%A0.jpg?a=ü#[x]")(line)
+
+    with server(answer) as url:
+        assert fetch(url, LIMITS, permit=only_this_server) == b"abc"
+
+
 def test_redirects_are_followed_but_not_forever() -> None:
     with server(says("HTTP/1.1 200 OK", b"abc")) as end:
         with server(says(f"HTTP/1.1 307 x\nLocation: {end}/a")) as start:
