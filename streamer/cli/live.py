@@ -59,6 +59,9 @@ def command(
         str, typer.Option(help="Address to serve on; another than loopback needs keys.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to serve on; 0 is any free one.")] = 8080,
+    prefix: Annotated[
+        str, typer.Option(help="Path below which a web server in front passes requests on.", metavar="/PATH")
+    ] = "",
     keys_file: Annotated[
         Path | None, typer.Option("--keys", help="File with one line sha256:HEX per API key.")
     ] = None,
@@ -92,7 +95,7 @@ def command(
     say = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
     say.print(f"device: {fleet.studio.device.name} ({fleet.studio.reason})", markup=False)
     if webrtc or hls:
-        _serve(fleet, {name: settings}, _Door(host, port, keys_file, tls_cert, tls_key), say)
+        _serve(fleet, {name: settings}, _Door(host, port, prefix, keys_file, tls_cert, tls_key), say)
     else:
         _run(fleet, name, settings, say)
 
@@ -103,6 +106,7 @@ class _Door:
 
     host: str
     port: int
+    prefix: str
     keys_file: Path | None
     cert: Path | None
     key: Path | None
@@ -119,14 +123,16 @@ def _need_serving() -> None:
 def _serve(fleet: Fleet, wanted: dict[str, StreamSettings], door: _Door, say: Console) -> None:
     from streamer.server.keys import Keys, is_loopback, read_keys
     from streamer.server.live import create_live_app
+    from streamer.server.prefix import check_prefix
     from streamer.server.rooms import Streams
 
     keys = read_keys(door.keys_file) if door.keys_file is not None else Keys()
     if not keys and not is_loopback(door.host):
         raise ConfigError(f"without --keys this machine alone can be served, not {door.host}")
     listener = web.listen(door.host, door.port)
-    where = web.address(door.host, listener, tls=door.cert is not None)
-    app = create_live_app(Streams(fleet), wanted, keys)
+    prefix = check_prefix(door.prefix)
+    where = web.address(door.host, listener, tls=door.cert is not None) + prefix
+    app = create_live_app(Streams(fleet), wanted, keys, prefix=prefix)
     say.print(f"page: {where}/", markup=False)
     for name, settings in wanted.items():
         if settings.webrtc:

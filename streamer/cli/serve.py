@@ -23,6 +23,10 @@ def command(
         str | None, typer.Option(help="Address to listen on; another than loopback needs keys.")
     ] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 is any free one.")] = None,
+    prefix: Annotated[
+        str | None,
+        typer.Option(help="Path below which a web server in front passes requests on.", metavar="/PATH"),
+    ] = None,
     keys_file: Annotated[
         Path | None, typer.Option("--keys", help="File with one line sha256:HEX per API key.")
     ] = None,
@@ -56,6 +60,7 @@ def command(
         print(f"{key}\n{hashed(key)}")
         return
     flags = {"host": host, "port": port, "keys": keys_file, "store": store, "workers": workers}
+    flags["prefix"] = prefix
     flags |= {"tls_cert": tls_cert, "tls_key": tls_key}
     given = {name: value for name, value in flags.items() if value is not None}
     settings = serving.load(config_file, given)
@@ -69,7 +74,7 @@ def command(
 
 def _announce(settings: ServeSettings, listener: socket.socket, has_keys: bool) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    where = web.address(settings.host, listener, tls=settings.tls_cert is not None)
+    where = web.address(settings.host, listener, tls=settings.tls_cert is not None) + settings.prefix
     console.print(f"streamer serves on {where}", markup=False)
     for name in settings.streams or {}:
         console.print(f"stream {name}: {where}/{name}/whep", markup=False)

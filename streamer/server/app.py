@@ -16,6 +16,7 @@ from streamer.server import failures, images, live, operations
 from streamer.server.cors import OtherSites
 from streamer.server.images import Studio
 from streamer.server.keys import Keys, guard, is_loopback
+from streamer.server.prefix import Prefixed
 from streamer.server.rooms import Streams
 from streamer.server.settings import ServeSettings
 from streamer.server.work import Work
@@ -51,6 +52,7 @@ def create_app(
     app = FastAPI(
         title="streamer", version=streamer.__version__, lifespan=life, docs_url=None, redoc_url=None
     )
+    app.add_middleware(Prefixed, prefix=settings.prefix)
     failures.install(app)
     if keys:
         app.add_middleware(OtherSites)

@@ -18,6 +18,7 @@ from streamer.live.status import Journal
 from streamer.server import hls, operations, whep
 from streamer.server import streams as control
 from streamer.server.keys import Keys, guard, player_guard
+from streamer.server.prefix import Prefixed
 from streamer.server.rooms import Streams
 
 LOG = logging.getLogger("streamer.live")
@@ -83,8 +84,10 @@ async def _keep_journal(streams: Streams) -> None:
         await asyncio.sleep(1)
 
 
-def create_live_app(streams: Streams, wanted: Mapping[str, StreamSettings], keys: Keys) -> FastAPI:
-    """An application that serves live streams alone."""
+def create_live_app(
+    streams: Streams, wanted: Mapping[str, StreamSettings], keys: Keys, *, prefix: str = ""
+) -> FastAPI:
+    """An application that serves live streams alone, below `prefix` of another server if that is not empty."""
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -94,6 +97,7 @@ def create_live_app(streams: Streams, wanted: Mapping[str, StreamSettings], keys
     app = FastAPI(
         title="streamer", version=streamer.__version__, lifespan=life, docs_url=None, redoc_url=None
     )
+    app.add_middleware(Prefixed, prefix=prefix)
     serve_page(app, "live.html")
     install(app, streams, keys)
     return app

@@ -13,6 +13,7 @@ from streamer.image.limits import ImageLimits
 from streamer.image.store import DAY_S
 from streamer.live.settings import StreamSettings, check_name
 from streamer.media.ice import ice_server
+from streamer.server.prefix import check_prefix
 
 
 def _ice(text: str) -> str:
@@ -28,6 +29,9 @@ class ServeSettings(BaseModel):
     host: str = "127.0.0.1"  # address to listen on; another than loopback needs keys
     port: Annotated[int, Field(ge=0, le=65535)] = 8080  # 0: any free one
     keys: Path | None = None  # file with one line sha256:HEX per API key
+    prefix: Annotated[str, AfterValidator(check_prefix)] = (
+        ""  # path below which a web server in front passes us on
+    )
     public_url: str | None = None  # how clients reach the server, for url results; None: as each request did
     workers: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=lambda: os.cpu_count() or 1)
     waiting: Annotated[int, Field(ge=0, le=10_000)] = 16  # requests that may wait for a worker; more get 429

@@ -83,7 +83,7 @@ async def _join(streams: Streams, name: str, request: Request) -> Response:
         return failure(400, str(error), _HEADERS)
     headers = {
         **_HEADERS,
-        "Location": f"/{name}/whep/{viewer.key}",
+        "Location": f"{request.scope.get('root_path', '')}/{name}/whep/{viewer.key}",
         "ETag": '"*"',
         "ID": viewer.key,
         "Accept-Patch": _FRAGMENT,

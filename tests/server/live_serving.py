@@ -51,11 +51,12 @@ def serving(
     viewers: int = 100,
     ice_servers: tuple[IceServer, ...] = (),
     port: int = 0,
+    prefix: str = "",
 ) -> Iterator[Served]:
     """The server with these streams, whose detector always finds the scene's face."""
     made = Streams(Fleet(studio()), RoomLimits(viewers, ice_servers), folders)
     wanted = {name: StreamSettings(**values) for name, values in streams.items()}
-    app = create_live_app(made, wanted, keys)
+    app = create_live_app(made, wanted, keys, prefix=prefix)
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

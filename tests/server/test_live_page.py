@@ -114,6 +114,19 @@ def test_style_and_classes_are_chosen_and_a_page_that_was_refused_watches_once(
         assert served.http.get("/v1/streams/door").json()["viewers"] == 1
 
 
+@pytest.mark.real
+def test_a_person_watches_below_a_path_of_another_server_and_leaves(browser: Browser, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "face.mp4", format_name="mp4")
+    with serving({"door": {"source": str(clip), "loop": True}}, prefix="/yard/cameras") as served:
+        browser.open(f"{served.url}/yard/cameras/")
+        assert shown(browser).shape == (192, 320)
+        browser.wait("return document.querySelectorAll('.stream-stage rect').length > 0")
+        browser.run(CHOOSE, 0, "mosaic")
+        served.wait(lambda: served.streams.fleet.known["door"].style == "mosaic")
+        browser.open("about:blank")
+        served.wait(lambda: served.http.get("/v1/streams/door").json()["viewers"] == 0, 10)
+
+
 BOXES = "return document.querySelectorAll('.stream-stage rect').length"
 FIRST_IS_SILENT = """
 const real = window.fetch;
@@ -125,8 +138,8 @@ window.fetch = (path, options) => {
     const start = (feed) => signal.onabort = () => feed.error(signal.reason);
     return Promise.resolve(new Response(new ReadableStream({ start })));
   }
-  if (path === '/v1/streams' && missing-- > 0) return Promise.resolve(new Response('', { status: 404 }));
-  if (path === '/v1/streams' && hanging-- > 0) return hang(options.signal);
+  if (path === 'v1/streams' && missing-- > 0) return Promise.resolve(new Response('', { status: 404 }));
+  if (path === 'v1/streams' && hanging-- > 0) return hang(options.signal);
   return real(path, options);
 };
 """

@@ -94,6 +94,19 @@ def test_a_key_is_asked_for_and_used(browser: Browser, jpeg: bytes, tmp_path: Pa
         assert is_masked(browser.wait(DONE), jpeg)
 
 
+@pytest.mark.real
+def test_a_picture_is_masked_below_a_path_of_another_server(
+    browser: Browser, jpeg: bytes, tmp_path: Path
+) -> None:
+    with running(tmp_path, "--workers", "1", "--prefix", "/tools/faces/") as url:
+        assert url.endswith("/tools/faces")
+        browser.open(url)
+        browser.run(DROP, "person.jpg", base64.b64encode(jpeg).decode())
+        assert is_masked(browser.wait(DONE), jpeg)
+        asked = browser.run("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+        assert all(name.startswith((f"{url}/", "data:")) for name in asked), asked
+
+
 ASK = """
 const [url, text] = arguments;
 const form = new FormData();
@@ -123,7 +136,7 @@ def test_the_page_names_nothing_from_elsewhere(start: Start) -> None:
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     for name in re.findall(r'(?:src|href)="([^"]+)"', page.text):
-        assert name.startswith("/pages/") or name == "data:,"
-        assert name == "data:," or client.get(name).status_code == 200
+        assert name.startswith("pages/") or name == "data:,"
+        assert name == "data:," or client.get(f"/{name}").status_code == 200
     for path in (Path(streamer.__file__).parent / "server" / "pages").iterdir():
         assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", path.read_text())

@@ -129,6 +129,22 @@ def test_the_url_representation_can_be_fetched_and_used_again(
     assert [path.read_bytes() for path in (tmp_path / "store").iterdir()] == [got.content]
 
 
+@pytest.mark.parametrize("passed", ["/faces", ""], ids=["with its path", "with the path cut off"])
+def test_below_a_path_of_another_server(start: Start, jpeg: bytes, passed: str) -> None:
+    client = start(prefix="/faces/")
+    for place in ("/", "/pages/image.js", "/v1/modes", "/img-anonymization/v1/version", "/healthz"):
+        assert client.get(passed + place).status_code == 200
+    assert client.get("/faces", follow_redirects=False).headers["location"] == f"{LOCAL}/faces/"
+    query = "/v1/results?representation=url"
+    entry = entry_of(client.post(passed + query, files={"image": ("a.jpg", jpeg)}))
+    link = entry["entities"][0]["image"]
+    assert link.startswith(f"{LOCAL}/faces/v1/files/")
+    assert is_masked(client.get(passed + link.removeprefix(f"{LOCAL}/faces")).content, jpeg)
+    assert client.post(f"{passed}/v1/anonymize", json={"image": link}).status_code == 200  # it is ours
+    assert client.get(f"{passed}/openapi.json").json()["servers"] == [{"url": "/faces"}]
+    assert client.get(f"{passed}/nothing").status_code == client.get("/facesv1/modes").status_code == 404
+
+
 def test_what_can_be_got_can_be_asked_for_without_its_body(client: TestClient, jpeg: bytes) -> None:
     answer = client.post("/v1/results?representation=url", files={"image": ("a.jpg", jpeg)})
     stored = entry_of(answer)["entities"][0]["image"]

@@ -45,6 +45,12 @@ def test_a_tls_key_alone_does_not_serve_in_the_clear(tmp_path: Path) -> None:
         web.run(None, listener, key=tmp_path / "key.pem")
 
 
+@pytest.mark.parametrize("prefix", ["cameras", "/a b", "//a", "/a?b", "https://example.org/a"])
+def test_a_prefix_is_a_path(prefix: str) -> None:
+    with pytest.raises(ConfigError, match="a prefix is a path"):
+        load(None, {"prefix": prefix})
+
+
 def test_flags_win(tmp_path: Path) -> None:
     path = tmp_path / "serve.toml"
     path.write_text("port = 1\nwaiting = 3")

@@ -89,6 +89,16 @@ def test_whep_answers_as_the_draft_says(served: Served) -> None:
     )
 
 
+@pytest.mark.parametrize("passed", ["/yard", ""], ids=["with its path", "with the path cut off"])
+def test_a_viewer_is_led_back_below_the_path_of_another_server(clip: Path, passed: str) -> None:
+    with serving({"camera": {"source": str(clip), "loop": True}}, prefix="/yard") as served:
+        served.wait_live()
+        answer = served.http.post(f"{passed}/camera/whep", content=offer(), headers=SDP)
+        session = answer.headers["location"]
+        assert session.startswith("/yard/camera/whep/")
+        assert served.http.delete(passed + session.removeprefix("/yard")).status_code == 200
+
+
 def test_whep_refuses_what_it_cannot_serve(served: Served) -> None:
     assert (
         served.http.post("/camera/whep", content="v=0", headers={"Content-Type": "text/plain"}).status_code

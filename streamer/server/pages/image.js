@@ -33,7 +33,7 @@ async function take(file) {
 }
 
 async function anonymize(image, hide) {
-  const response = await fetch("/v1/anonymize", {
+  const response = await fetch("v1/anonymize", {
     method: "POST",
     headers: { "Content-Type": "application/json", ...headers() },
     body: JSON.stringify({ image, hide, result: "base64" }),

@@ -32,7 +32,7 @@ function element(tag, properties = {}, ...children) {
 
 class Player {
   constructor(name, video) {
-    this.path = `/${name}/whep`;
+    this.path = `${name}/whep`;
     this.video = video;
     this.wanted = false;
     this.peer = null;
@@ -70,7 +70,7 @@ class Player {
       });
       if (answer.status === 401) ask();
       if (answer.status !== 201) throw new Error(`WHEP answered ${answer.status}`);
-      const session = answer.headers.get("Location");
+      const session = new URL(answer.headers.get("Location"), answer.url);
       if (this.peer !== peer) return end(session); // left while it was asked for
       this.session = session;
       await peer.setRemoteDescription({ type: "answer", sdp: await answer.text() });
@@ -183,7 +183,7 @@ class Card {
 
   async change(values) {
     try {
-      this.update(await call("PATCH", `/v1/streams/${this.name}`, values));
+      this.update(await call("PATCH", `v1/streams/${this.name}`, values));
       notice.textContent = "";
     } catch (error) {
       notice.textContent = error.message;
@@ -245,7 +245,7 @@ class Card {
     };
     listen();
     try {
-      const answer = await fetch(`/v1/streams/${this.name}/objects`, { headers: headers(), signal: following.signal });
+      const answer = await fetch(`v1/streams/${this.name}/objects`, { headers: headers(), signal: following.signal });
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
       let rest = "";
       for (;;) {
@@ -349,7 +349,7 @@ let trouble = ""; // what the last look said
 
 async function refresh() {
   try {
-    const streams = await call("GET", "/v1/streams", undefined, AbortSignal.timeout(PATIENCE_MS));
+    const streams = await call("GET", "v1/streams", undefined, AbortSignal.timeout(PATIENCE_MS));
     known = true;
     for (const stream of streams) {
       const card = cards.get(stream.name);

@@ -1,0 +1,38 @@
+"""A server below a path of another one, which may or may not cut that path off before it passes a request on."""
+
+import re
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from streamer.errors import ConfigError
+
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*")
+
+
+def check_prefix(text: str) -> str:
+    """The path as `/a/b`, or nothing for a server at the top. Raises ConfigError.
+
+    >>> check_prefix("/cameras/"), check_prefix("/")
+    ('/cameras', '')
+    """
+    prefix = text.rstrip("/")
+    if not _PREFIX.fullmatch(prefix):
+        raise ConfigError(f"a prefix is a path such as /cameras, not {text}")
+    return prefix
+
+
+class Prefixed:
+    """Gives each request the path that it had for its client, whose beginning is ASGI's `root_path`."""
+
+    def __init__(self, app: ASGIApp, prefix: str) -> None:
+        self._app = app
+        self._prefix = prefix
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass it on."""
+        if self._prefix and scope["type"] == "http":
+            path = scope["path"]
+            if not f"{path}/".startswith(f"{self._prefix}/"):
+                path = self._prefix + path
+            scope = {**scope, "path": path, "root_path": self._prefix}
+        await self._app(scope, receive, send)
