@@ -21,6 +21,7 @@ def router(streams: Streams) -> APIRouter:
     """`/NAME/index.m3u8` and its segments."""
     api = APIRouter(tags=["HLS"])
 
+    @api.head("/{name}/index.m3u8", include_in_schema=False)  # as some players ask first
     @api.get("/{name}/index.m3u8")
     async def playlist(name: str) -> Response:
         until_s = time.monotonic() + _WAIT_S
@@ -32,6 +33,7 @@ def router(streams: Streams) -> APIRouter:
             return failure(404, f"no HLS stream is available on path '{name}'", NO_STORE)
         return Response(text, headers=NO_STORE, media_type="application/vnd.apple.mpegurl")
 
+    @api.head("/{name}/segment{number}.ts", include_in_schema=False)
     @api.get("/{name}/segment{number}.ts")
     async def segment(name: str, number: int) -> Response:
         outlet = _hls(streams, name)

@@ -294,6 +294,10 @@ def test_hls_is_handed_out(served: Served) -> None:
     answer = served.http.get(f"/camera/{segment}")
     assert answer.headers["content-type"] == "video/mp2t"
     assert answer.content[0] == 0x47
+    for place in ("index.m3u8", segment):
+        head = served.http.head(f"/camera/{place}")
+        assert head.status_code == 200
+        assert head.content == b""
     assert served.http.get("/camera/segment999.ts").status_code == 404
     assert served.http.get("/nobody/index.m3u8").status_code == 404
 
