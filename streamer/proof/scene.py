@@ -217,12 +217,14 @@ def run_until(stream: LiveStream, done: Callable[[], bool], timeout_s: float = 2
 
 
 def write_clip(
-    path: Path, *, seconds: float = 4, rate: int = 25, size: Size = SIZE, format_name: str = "mpegts"
-) -> Path:
-    """The scene as an H.264 file."""
+    path: Path, *, seconds: float = 4, rate: int = 25, size: Size = SIZE, format_name: str = "mpegts",
+    codec: str = "libx264",
+) -> Path:  # fmt: skip
+    """The scene as a file of H.264, or of H.265 with `libx265`."""
     with av.open(str(path), "w", format=format_name) as container:
         options = {"preset": "ultrafast", "bf": "0", "g": str(rate), "crf": "18"}
-        stream = container.add_stream("libx264", rate=rate, options=options)
+        options |= {"x265-params": "log-level=none:bframes=0"} if codec == "libx265" else {}
+        stream = container.add_stream(codec, rate=rate, options=options)
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = size.width, size.height, "yuv420p"
         planes = planes_with_face(size)

@@ -70,6 +70,19 @@ def test_rtsp_with_a_login(clip: Path, transport: str) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_rtsp_of_an_h265_camera(transport: str, tmp_path: Path) -> None:
+    need("GStreamer's RTSP server", rtsp.available())
+    clip = write_clip(tmp_path / "face.ts", codec="libx265")
+    port = rtsp.free_port()
+    with rtsp.serving(clip, port):
+        stream, judge = protected(f"rtsp://127.0.0.1:{port}/hevc", transport=transport)
+        run_until(stream, lambda: judge.masked > 40, 60)
+    judge.verdict()
+    assert stream.decoding.reason
+
+
+@pytest.mark.real
 def test_a_wrong_password_is_said_without_the_password(clip: Path) -> None:
     need("GStreamer's RTSP server", rtsp.available())
     port = rtsp.free_port()
