@@ -8,7 +8,7 @@ come, as while its stream begins anew, is waited for, less long than players wai
 import asyncio
 import time
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from streamer.media.hls import Hls
 from streamer.server.rooms import NO_STORE, Streams, failure
@@ -23,10 +23,10 @@ def router(streams: Streams) -> APIRouter:
 
     @api.head("/{name}/index.m3u8", include_in_schema=False)  # as some players ask first
     @api.get("/{name}/index.m3u8")
-    async def playlist(name: str) -> Response:
+    async def playlist(name: str, request: Request) -> Response:
         until_s = time.monotonic() + _WAIT_S
         while (text := _playlist(streams, name)) is None and _comes(streams, name):
-            if time.monotonic() > until_s:
+            if time.monotonic() > until_s or getattr(request.app.state, "stopping", False):
                 return failure(503, f"'{name}' has no picture yet", {**NO_STORE, "Retry-After": "2"})
             await asyncio.sleep(_POLL_S)
         if text is None:

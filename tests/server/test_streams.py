@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -347,6 +348,25 @@ def test_a_playlist_goes_on_while_its_stream_begins_anew(clip: Path) -> None:
         assert served.http.patch("/v1/streams/camera", json={"hls": False}).status_code == 200
         assert served.http.get("/camera/index.m3u8").status_code == 404
         assert served.http.get("/nobody/index.m3u8").status_code == 404
+
+
+def test_a_playlist_that_does_not_come_is_not_waited_for_when_the_server_stops() -> None:
+    answers: list[int] = []
+    with serving({"camera": {"source": "tcp://127.0.0.1:9", "hls": True}}) as served:
+
+        def ask() -> None:
+            answers.append(
+                httpx.get(f"{served.url}/camera/index.m3u8", timeout=30, trust_env=False).status_code
+            )
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        time.sleep(0.5)
+        assert not answers
+        begun_s = time.monotonic()
+    asking.join(30)
+    assert answers == [503]
+    assert time.monotonic() - begun_s < 6
 
 
 def test_metrics_count_what_happens(served: Served) -> None:
