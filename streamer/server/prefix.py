@@ -1,10 +1,12 @@
 """A server below a path of another one, which may or may not cut that path off before it passes a request on."""
 
 import re
-
-from starlette.types import ASGIApp, Receive, Scope, Send
+from typing import TYPE_CHECKING
 
 from streamer.errors import ConfigError
+
+if TYPE_CHECKING:  # an extra: settings are read without it
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 
@@ -24,11 +26,11 @@ def check_prefix(text: str) -> str:
 class Prefixed:
     """Gives each request the path that it had for its client, whose beginning is ASGI's `root_path`."""
 
-    def __init__(self, app: ASGIApp, prefix: str) -> None:
+    def __init__(self, app: "ASGIApp", prefix: str) -> None:
         self._app = app
         self._prefix = prefix
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Pass it on."""
         if self._prefix and scope["type"] == "http":
             path = scope["path"]
