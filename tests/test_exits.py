@@ -73,6 +73,7 @@ KNOWN = {
     "media/remux.py:Remuxer._flush": {"mux_one"},  # owners: HLS, recordings and push, which are Outlets
     "media/egress.py:Encoded.key": {"packet"},  # whether it is a key picture
     "media/hls.py:Hls._add": {"Remuxer", "packet"},  # of send
+    "media/continuity.py:Continuity.continued": {"tobytes"},  # of a segment that Hls wrote
     "media/record.py:Recorder._write_segment": {"Remuxer", "packet"},
     "media/push.py:Push._talk": {"packet"},  # to the process of the push target, through a pipe
     "media/push_process.py:main": {"Remuxer"},  # fed by Push alone

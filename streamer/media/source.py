@@ -16,12 +16,12 @@ from streamer.errors import InputError, RedactionError
 from streamer.frame import Color, Frame, Size
 from streamer.media import hardware
 from streamer.media.beginning import Preroll, beginning_of
+from streamer.media.copyable import picture_refusal, stream_refusal
 from streamer.media.display import DisplayTimes, usual_step
+from streamer.media.ending import Ending
 from streamer.media.gop import GopCutter
-from streamer.media.matroska import end_of
-from streamer.media.mp4 import movies
 from streamer.media.opening import check_regular, open_input
-from streamer.media.picture import Timing, frame_from_picture, is_mirrored, turn_of
+from streamer.media.picture import Timing, frame_from_picture, turn_of
 from streamer.media.syntax import SYNTAXES
 from streamer.media.timeline import Timeline
 from streamer.tally import Tally
@@ -106,15 +106,10 @@ class FileSource(Closing):
                 and stream.codec_context.sample_rate  # 0: none was found in it
             ]
             self._note_what_stays_behind(audio)
-            if self._container.format.name.startswith("mov") and movies(path) > 1:
-                self._tally.note(
-                    "several files were glued together: only the first is read, or not all of the others"
-                )
+            self._ending = Ending(path, self._container, tally)
             self._context = self.stream.codec_context
             self._context.thread_type = "AUTO"
             self._cutter: GopCutter | None = None
-            self._bytes = self.path.stat().st_size
-            self._end = end_of(path) if "matroska" in self._container.format.name else None
             self._read = 0  # whole packets of the video
             self._demuxed = self._packets()
             step = usual_step(self.stream, self.stream.time_base or Fraction(1, 90_000))
@@ -159,7 +154,8 @@ class FileSource(Closing):
             context.flags2 |= Flags2.export_mvs
         self._items = self._decode_all()
         first: tuple[Frame, av.VideoFrame] | None = None
-        refusal = self._copy_refusal(into) if groups else "copying is switched off"
+        container = self._container.format.name
+        refusal = stream_refusal(context, container, into) if groups else "copying is switched off"
         if refusal is None:
             silent = context.name not in _TELLS_OF_DAMAGE or self._gpu is not None
             header = bytes(context.extradata or b"")
@@ -180,7 +176,7 @@ class FileSource(Closing):
                 )
             raise InputError(f"no picture can be decoded; is it a video? {self.path}")
         frame, picture = first
-        refusal = refusal or _picture_refusal(picture, frame)
+        refusal = refusal or picture_refusal(picture, frame)
         if refusal is not None and self._cutter is not None:
             self._cutter = None
             self._pending = [
@@ -191,7 +187,7 @@ class FileSource(Closing):
         duration_s = self._duration_s()
         return VideoInfo(
             path=self.path,
-            container=self._container.format.name,
+            container=container,
             codec=context.name,
             size=frame.size,
             time_base=frame.time_base,
@@ -232,22 +228,6 @@ class FileSource(Closing):
         if _is_transparent(picture):
             self._tally.note("transparency is left out: what it hid can be seen")
 
-    def _copy_refusal(self, into: str | None) -> str | None:
-        context = self._context
-        if context.name not in SYNTAXES:
-            return f"the source is {context.name}, neither H.264 nor HEVC"
-        if into is not None and context.name != into:
-            return f"the source is {context.name}, the output {into} (--codec {context.name} could copy)"
-        if not context.extradata:
-            return "the stream has no parameter sets in its header"
-        if self._container.format.name.split(",")[0] not in ("mov", "matroska", "mpegts", "flv"):
-            return f"the container is {self._container.format.name}"
-        syntax = SYNTAXES[context.name]
-        sets = syntax.parameter_sets(bytes(context.extradata))
-        if not sets or any(-1 in (syntax.place(unit) or ()) for unit in sets) or syntax.naming(sets) is None:
-            return "its parameter sets cannot be read, or leave no id for ours"
-        return None
-
     def _duration_s(self) -> float | None:
         if self.stream.duration is not None and self.stream.time_base is not None:
             return float(self.stream.duration * self.stream.time_base)
@@ -286,32 +266,11 @@ class FileSource(Closing):
             else:
                 self._tally.events["sound out of time"] += 1
         yield from self._frames_of(self._decode(None))
-        self._note_what_is_cut_off()
+        self._ending.reached(self.stream, self._read)
         if self._timeline.joins:
             self._tally.note(f"time begins again {self._timeline.joins} times in it: it goes on instead")
         if self._cutter is not None:
             self._cutter.end()
-
-    def _note_what_is_cut_off(self) -> None:
-        """FFmpeg ends without an error where the file does, though its index goes on, and though the file may grow."""
-        size = self._size_now()
-        entries = self.stream.index_entries
-        changed = size != self._bytes
-        if changed:
-            self._tally.note(f"the file was changed while it was read, from {self._bytes} to {size} bytes")
-        lost = len(entries) - self._read
-        if lost > 0 and (changed or any(entry.pos + entry.size > size for entry in entries)):
-            self._tally.note(f"the file is cut off: {lost} of {len(entries)} pictures could not be read")
-            self._tally.events["read errors"] += 1
-        elif self._end is not None and size < self._end:
-            self._tally.note(f"the file is cut off: {self._end - size} of its {self._end} bytes are missing")
-            self._tally.events["read errors"] += 1
-
-    def _size_now(self) -> int:
-        try:
-            return self.path.stat().st_size
-        except OSError:  # it was deleted: it stays until it is closed
-            return self._bytes
 
     def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
         try:
@@ -378,19 +337,6 @@ class FileSource(Closing):
                 timing = Timing(index, picture.pts or 0, Fraction(base or 1), picture.duration or 0)
                 index += 1
                 yield frame_from_picture(picture, timing, self._size)
-
-
-def _picture_refusal(picture: av.VideoFrame, frame: Frame) -> str | None:
-    if turn_of(picture) or is_mirrored(picture):
-        return "the source is rotated"
-    samples = picture.sw_format or picture.format
-    if samples.name not in ("yuv420p", "yuvj420p", "nv12"):
-        return f"the source has {samples.name} samples"
-    if frame.size != frame.size.even:
-        return "the source has an odd size"
-    if picture.interlaced_frame:
-        return "the source is interlaced"
-    return None
 
 
 def _is_transparent(picture: av.VideoFrame) -> bool:
