@@ -341,6 +341,8 @@ class FileSource(Closing):
 
 def _is_transparent(picture: av.VideoFrame) -> bool:
     """Whether a viewer would see through any of it: GIFs, PNGs and others have a plane for that which may say no."""
+    if picture.sw_format is not None:  # decoded by a chip, of which none knows transparency
+        return False
     if not any(component.is_alpha for component in picture.format.components):
         return False
     samples = picture.to_ndarray(format="rgba")
