@@ -50,6 +50,7 @@ class Means:
     stretch: Callable[[], float] = lambda: (
         1.0
     )  # factor on the detector's interval, when the machine is too slow
+    busy: Callable[[], bool] = lambda: False  # whether a run of the detector would wait for another stream's
 
 
 def anonymize(items: Iterable[Frame | P], means: Means, tally: Tally) -> Iterator[Redacted | Clean | P]:
@@ -107,6 +108,7 @@ class _Judge:
         self._motion = MotionEstimator()
         self._cadence = Cadence(settings.detect.every, look_ahead_s=settings.track.look_ahead_s)
         self._cadence.window = self._held
+        self._cadence.busy = self._means.busy
         self._tracker = Tracker(settings.track, self._means.thresholds)
         self._tracks = no_tracks()
         self._failed: str | None = None

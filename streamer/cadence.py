@@ -1,6 +1,7 @@
 """When the detector looks: as often as the picture needs, and every reason is counted."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Literal
 
 import cv2
@@ -20,6 +21,7 @@ _STILL_LOOKS = (
     0.8  # interval per look-ahead in a still picture: what begins to move there is looked at anyway
 )
 _CHECK_S = 0.1  # until a second look at the scene after a cut
+_PUT_OFF_S = 0.1  # what nothing but the interval asks for, while the detector is busy with another stream
 _JUMP_S = 1.0  # a gap in time after which nothing is taken for granted
 _QUIET_S = 0.5  # a part of the picture that moves after resting so long is new motion
 _USUAL_STEP_S = 1 / 25  # what a frame counts where time stands still
@@ -40,6 +42,7 @@ class Cadence:
         look-ahead: what a later run finds is carried back no farther."""
         self.reasons: Counter[str] = Counter()  # runs by reason, for the report
         self.frames = 0
+        self.busy: Callable[[], bool] = lambda: False  # whether a run would wait for others
         self.stretch = 1.0  # factor on the intervals, for a machine that cannot keep up
         self.window: int | None = (
             None  # frames that the look-ahead really holds, which large pictures make few
@@ -109,7 +112,8 @@ class Cadence:
         moving = motion.activity > (_ACTIVE if len(tracks) == 0 else 0)
         often = self.stretch * max(self._moving_s, _MOVING_FRAMES * step)
         usual = often if moving else self._still_s
-        if self._full() or waited >= min(usual, self.stretch * self._longest_s):
+        overdue = waited - min(usual, self.stretch * self._longest_s)
+        if self._full() or overdue >= _PUT_OFF_S or (overdue >= 0 and not self.busy()):
             return "interval"
         if waited >= _CHECK_S * (self.stretch - 1):
             self._panned += np.abs(motion.camera) / motion.now.shape[::-1]

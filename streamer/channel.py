@@ -131,6 +131,11 @@ class Turns:
         self._next = 0
         self._serving = 0
 
+    @property
+    def taken(self) -> bool:
+        """Whether who comes now has to wait."""
+        return self._serving < self._next
+
     def __enter__(self) -> None:
         with self._changed:
             mine = self._next

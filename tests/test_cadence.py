@@ -202,3 +202,32 @@ def test_two_scenes_that_are_alike_by_chance_are_both_looked_at():
     assert motions[11].doubtful
     assert not any(motion.cut for motion in motions[1:])
     assert run(pictures)[11] == "perhaps a cut"
+
+
+def due_at(busy, pictures, fps=30):
+    """When the detector is due, in frames, if it is `busy` with others as long as that says so."""
+    cadence, estimator = Cadence("auto"), MotionEstimator()
+    cadence.busy = busy
+    found = {}
+    for index, picture in enumerate(pictures):
+        motion = estimator.update(picture, scale=SCALE)
+        if reason := cadence.due(motion, no_tracks(), at_s=index / fps):
+            found[index] = reason
+    return found
+
+
+def test_a_look_that_is_due_by_time_alone_waits_a_moment_for_those_of_other_streams():
+    still = [texture(270, 480, 1)] * 40
+    free, busy = due_at(lambda: False, still), due_at(lambda: True, still)
+    assert list(free.values()) == list(busy.values())[: len(free)]
+    later = [second - first for first, second in zip(free, busy, strict=False)]
+    assert later[0] == 0  # the first frame is looked at
+    assert 0 < later[-1] <= len(later) * 4
+    asked = iter([True, False] * 40)
+    once = due_at(lambda: next(asked), still)
+    assert all(second - first <= index for index, (first, second) in enumerate(zip(free, once, strict=False)))
+
+
+def test_a_cut_waits_for_nobody():
+    pictures = [texture(270, 480, 1)] * 5 + [texture(270, 480, 2)] * 5
+    assert due_at(lambda: True, pictures)[5] == "scene cut"

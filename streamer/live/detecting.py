@@ -58,6 +58,10 @@ class SharedDetector:
         self._turns = Turns()
         self._waiting: list[_Request] = []  # appended to by any thread, changed otherwise by whose turn it is
 
+    def busy(self) -> bool:
+        """Whether another stream's run is under way that could not be shared. See Note [Runs together]."""
+        return self._together is None and self._turns.taken
+
     def thresholds(self, hide: Hide) -> dict[Label, float]:
         """The scores from which the hidden classes start a track."""
         return {label: score for label, score in self._detector.thresholds.items() if label in hide.labels}

@@ -156,6 +156,7 @@ class LiveStream:
             on_error="cover",
             mask_age_s=self.settings.mask_age_ms / 1000,
             stretch=lambda: self.governor.stretch,
+            busy=self._studio.detector.busy,
         )
 
     def _anonymize(self) -> None:

@@ -121,3 +121,18 @@ def test_each_stream_gets_only_what_it_hides(hide) -> None:
     shared = SharedDetector(slow, slow.together, most=4)
     assert sorted(shared.for_stream(hide, lambda: 1.0)(noise_frame(0, SIZE)).labels) == sorted(hide.labels)
     assert set(shared.thresholds(hide)) == set(hide.labels)
+
+
+@pytest.mark.parametrize("shares_runs", [False, True])
+def test_it_is_busy_while_a_run_is_under_way_that_others_cannot_share(shares_runs: bool) -> None:
+    slow = Slow()
+    shared = SharedDetector(slow, slow.together if shares_runs else None, most=4 if shares_runs else 1)
+    assert not shared.busy()
+    stream = Stream(shared.for_stream(Hide.EVERYTHING, lambda: 1.0), noise_frame(0, SIZE))
+    deadline = time.monotonic() + 30
+    while not slow.runs and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert shared.busy() is not shares_runs
+    slow.go.set()
+    stream.thread.join(30)
+    assert not shared.busy()
