@@ -184,8 +184,9 @@ def prefetch(items: Iterable[T], size: int, *, name: str = "prefetch", lossy: bo
     closes `items` on that thread, if it is a generator) before this returns.
     """
     channel: Channel[T] = Channel(size, lossy=lossy)
-    worker = feed(items, channel, name=name)
+    worker: Worker | None = None
     try:
+        worker = feed(items, channel, name=name)
         while True:
             try:
                 item = channel.get()
@@ -194,7 +195,8 @@ def prefetch(items: Iterable[T], size: int, *, name: str = "prefetch", lossy: bo
             yield item
     finally:
         channel.close()
-        worker.join()
+        if worker is not None:
+            worker.join()
 
 
 @contextmanager

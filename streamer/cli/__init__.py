@@ -1,6 +1,10 @@
 """The command line. One module per command; only here is anything printed."""
 
+import atexit
+import contextlib
+import os
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any, NoReturn
@@ -77,16 +81,30 @@ def main() -> NoReturn:
             raise KeyboardInterrupt
     except ConfigError as error:
         _say(f"error: {shown(error)}")
-        sys.exit(USAGE)
+        code = USAGE
     except (StreamerError, NoThreadError, OSError) as error:
         _say(f"error: {shown(error)}")
-        sys.exit(FAILED)
+        code = FAILED
     except KeyboardInterrupt:
         _say("interrupted; no unfinished file was left")
-        sys.exit(INTERRUPTED)
+        code = INTERRUPTED
     except TyperException as error:  # wrong usage
         _say(f"error: {shown(error)}; see --help")
-        sys.exit(USAGE)
+        code = USAGE
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process, also while a thread is at work that an interrupt or a hanging camera has left behind.
+
+    Python's own end would tear such a thread out of the library that it is in, which aborts the process.
+    """
+    if any(thread.daemon for thread in threading.enumerate()):
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or its reader is gone
+                stream.flush()
+        os._exit(code)
     sys.exit(code)
 
 

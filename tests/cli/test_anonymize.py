@@ -217,6 +217,36 @@ def test_an_interrupt_leaves_no_half_file(long_clip: Path, tmp_path: Path, numbe
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_thread_at_work_does_not_abort_the_end(tmp_path: Path) -> None:
+    """As when the signal comes while a thread is being started: nobody knows of it, and it runs the network."""
+    script = tmp_path / "left.py"
+    script.write_text("""
+import time
+import numpy as np
+import onnxruntime
+from streamer import channel, cli, models
+
+session = onnxruntime.InferenceSession(models.find("fast").weights)
+feed = {session.get_inputs()[0].name: np.zeros((1, 3, 384, 640), np.float32)}
+
+def work():
+    while True:
+        session.run(None, feed)
+
+def app(**_):
+    channel.Worker(work, name="left")
+    time.sleep(0.1)
+    raise KeyboardInterrupt
+
+cli.app = app
+cli.main()
+""")
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, script], capture_output=True, cwd=root, check=False, timeout=60)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.splitlines() == [b"interrupted; no unfinished file was left"]
+
+
 def test_an_interrupt_while_the_command_loads_is_one_line(tmp_path: Path) -> None:
     """`numpy` stands for whatever is being loaded."""
     (tmp_path / "numpy.py").write_text("raise KeyboardInterrupt\n")
