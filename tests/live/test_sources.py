@@ -369,7 +369,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.mark.parametrize("kind", ["hls", "mp4"])
 def test_what_comes_as_fast_as_it_can_be_fetched_is_played_at_its_own_pace(kind: str, tmp_path: Path) -> None:
-    """HLS comes by the segment: newest wins would drop nearly all of each, and cover until the next."""
+    """HLS comes by the segment: newest wins would drop nearly all of each (over 100), and cover until the next."""
     name = "clip.m3u8" if kind == "hls" else "clip.mp4"
     write_clip(tmp_path / name, seconds=6, format_name=kind)
     with over_http(tmp_path) as url:
@@ -377,7 +377,7 @@ def test_what_comes_as_fast_as_it_can_be_fetched_is_played_at_its_own_pace(kind:
         run_until(stream, lambda: stream.supervisor.reconnects > 0, 60)
     judge.verdict()
     assert stream.tally.events["frames in"] >= 120  # the first second is what the stream is recognised by
-    assert stream.supervisor.dropped < 15
+    assert stream.supervisor.dropped < 50
     assert judge.masked > 100
     assert stream.tally.events["covered: no picture in time"] == 0
 
