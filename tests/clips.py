@@ -58,13 +58,22 @@ def make(path: Path, clip: Clip = Clip()) -> Path:
             picture = av.VideoFrame.from_ndarray(clip.draw(index, clip.width, clip.height), "rgb24")
             picture.pts = clip.pts[index] if clip.pts else index
             picture.time_base = time_base
-            container.mux(stream.encode(picture))
+            container.mux(_timed(stream.encode(picture), clip))
             if sound is not None:
                 container.mux(sound.encode(_tone(index, clip.rate)))
-        container.mux(stream.encode(None))
+        container.mux(_timed(stream.encode(None), clip))
         if sound is not None:
             container.mux(sound.encode(None))
     return path
+
+
+def _timed(packets: list[av.Packet], clip: Clip) -> list[av.Packet]:
+    if (
+        clip.codec == "libx265" and clip.frames <= 2
+    ):  # it takes the times of decoding from memory that it has not set
+        for packet in packets:
+            packet.dts = packet.pts
+    return packets
 
 
 def _options(clip: Clip) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Marks that depend on what a machine has: skipped with a reason, or failed where the part is required."""
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 settings.register_profile("ci", derandomize=True)  # the same examples in every run of CI, others elsewhere
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    # under `nohup`: programs that a test starts would ignore it too, but a handler they do not inherit
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 FIELD = Path(__file__).resolve().parents[2] / "shared" / "data"
 
