@@ -126,25 +126,27 @@ class Worker:
 class Turns:
     """A lock that is handed on in the order of asking, so that a busy thread cannot starve the others."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: int = 1) -> None:
+        """`places`: how many may hold it at once."""
         self._changed = threading.Condition()
+        self._places = places
         self._next = 0
-        self._serving = 0
+        self._left = 0  # so many have had their turn
 
     @property
     def taken(self) -> bool:
         """Whether who comes now has to wait."""
-        return self._serving < self._next
+        return self._next - self._left >= self._places
 
     def __enter__(self) -> None:
         with self._changed:
             mine = self._next
             self._next += 1
-            self._changed.wait_for(lambda: self._serving == mine)
+            self._changed.wait_for(lambda: mine - self._left < self._places)
 
     def __exit__(self, *_: object) -> None:
         with self._changed:
-            self._serving += 1
+            self._left += 1
             self._changed.notify_all()
 
 

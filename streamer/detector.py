@@ -8,8 +8,10 @@ large and sure there. On the development set at 960, 90 instead of 65 of 100 pla
 # Note [Large boxes]
 Most boxes that a network marks by mistake are as sure as a small or blurred object that is really there, but not as
 sure as a large one; and a large mistake hides much of the picture. So the larger a box, the higher the score from
-which it counts (`large` in the manifest); below that it only continues a track, like any weak box. A threshold that
-the user names holds for all sizes.
+which it counts (`large` in the manifest). Scores are brought to the threshold's scale at once: what reaches half of the
+score that its size needs has half of the threshold. So a large box must also be surer to continue a track or to make
+it a steady one; as long as it had not to be, a mistake that was sure once lived on for as long as it was in view
+(a seventh of the masked area on CCTV of a toll gate). A threshold that the user names holds for all sizes.
 
 # Note [Turned looks]
 The networks learned upright faces: of those that lie on their side they find a third, of those upside down two
@@ -42,14 +44,13 @@ OVERVIEW = 3  # the view's side by the overview's
 OVERVIEW_LEAST_PX = 40.0  # root of the area of a box in the overview from which it counts
 OVERVIEW_SHARE = 1.4  # of the threshold, from which it counts: a large false alarm hides much
 TURNED_SHARE = 0.8  # of its score is what counts of a box that was found turned
-_JUST_UNDER = 0.999
 _STILL_TILED_FROM = 3.0  # a still picture longer than so many views is looked at in tiles
 _CUT_PX = 4.0  # a box that ends this near to an inner edge of its tile may be cut by it, in frame pixels
 _COVERED = 0.6  # a cut box of which another box covers this share is a part of the same object
 
 
 class Detector:
-    """One network on one device, for one stream at a time.
+    """One network on one device, for `at_once` threads at a time.
 
     Returns detections down to `LOW_SHARE` of the threshold (a tracker starts tracks from `thresholds` and
     continues them with the weaker ones); only the classes that `hide` asks for.
@@ -77,6 +78,7 @@ class Detector:
         self._decode = decoder(spec)
         # frames that `together` takes
         self.most = device.most_views(self._side) if spec.decoder in BATCHED else 1
+        self.at_once = device.runs_at_once()  # threads that may call it at the same time
 
     def __call__(self, frame: Frame, *, share: float = 1.0) -> Detections:
         """What is in the frame, in frame pixels, clipped to the picture. Raises ModelError.
@@ -144,18 +146,20 @@ class Detector:
         if quarters:
             found = replace(found, scores=found.scores * np.float32(TURNED_SHARE))
         if not self._same_for_all_sizes:
-            found = _held_down(found, self.spec)
+            found = _levelled(found, self.spec)
         upright = geometry.turn(found.boxes, seen.width, seen.height, -quarters)
         boxes = geometry.clip(view.frame_from_view(upright), size.width, size.height)
         return Detections(boxes, found.scores, found.labels)
 
 
-def _held_down(found: Detections, spec: ModelSpec) -> Detections:
-    """Boxes in pixels of the network's input, whose scores stay under the threshold if their size asks for more."""
+def _levelled(found: Detections, spec: ModelSpec) -> Detections:
+    """Boxes in pixels of the network's input, with scores that mean the same whatever their size.
+
+    See Note [Large boxes].
+    """
     least = np.array([spec.thresholds.get(label, np.inf) for label in Label], np.float32)[found.labels]
-    enough = found.scores >= spec.needed(found.labels, np.sqrt(geometry.area(found.boxes)))
-    scores = np.where(enough, found.scores, np.minimum(found.scores, _JUST_UNDER * least))
-    return replace(found, scores=scores.astype(np.float32))
+    needed = spec.needed(found.labels, np.sqrt(geometry.area(found.boxes)))
+    return replace(found, scores=(found.scores * np.minimum(1, least / needed)).astype(np.float32))
 
 
 def tiles(size: Size, side: int) -> list[Window]:

@@ -143,6 +143,9 @@ class Device(Protocol):
     def most_views(self, side: int) -> int:
         """How many views of that side one run of a network should take; 1 where more are no faster."""
 
+    def runs_at_once(self) -> int:
+        """How many threads may run one session at the same time; 1 where `most_views` is more."""
+
     def thumbnail(self, frame: Frame, width: int) -> NDArray[np.uint8]:
         """A small luma picture (h, w) on the host, `width` wide or the frame's own width if less."""
 

@@ -80,6 +80,10 @@ class CpuDevice:
         """One: a batch of n takes n times as long."""
         return 1
 
+    def runs_at_once(self) -> int:
+        """One for each core that a run may use; with OpenVINO one, whose requests keep what they last answered."""
+        return 1 if self._runtime == "openvino" else self._threads
+
     def load(self, spec: ModelSpec, side: int) -> Session:
         """A session of the chosen runtime on the model's file, for views of any size."""
         if self._runtime == "openvino":

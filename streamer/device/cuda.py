@@ -185,6 +185,10 @@ class CudaDevice:
         """As many as the engines are built for."""
         return views_at_once(side)
 
+    def runs_at_once(self) -> int:
+        """One, which others join."""
+        return 1
+
     def load(self, spec: ModelSpec, side: int) -> Session:
         """A TensorRT session, with an engine of its own for each `side`."""
         with self.driver.current():

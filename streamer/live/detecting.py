@@ -1,11 +1,16 @@
 """One detector for all live streams, who take turns: no stream waits for more than one run of each other stream.
 
+# Note [Runs at once]
+A run of a small network fills no second core: on the CPU several streams look at the same time, each on its own
+thread, and only further ones wait.
+
 # Note [Runs together]
 On a GPU one run of a network looks at many pictures in little more than the time of one. Nobody waits for a batch to
 fill: while one run is under way the others queue up, and whoever has the next turn looks at all of them that are alike.
 The more streams, the larger the batches; one stream alone is as quick as without.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -50,13 +55,21 @@ class _Request:
 class SharedDetector:
     """A detector for every class, used by many streams, each of which may hide other classes."""
 
-    def __init__(self, detector: ScalableDetector, together: Together | None = None, most: int = 1) -> None:
-        """`together` looks at up to `most` frames at once. See Note [Runs together]."""
+    def __init__(
+        self, detector: ScalableDetector, together: Together | None = None, most: int = 1, at_once: int = 1
+    ) -> None:
+        """`together` looks at up to `most` frames in one run, of which `at_once` may be under way.
+
+        See Note [Runs together] and Note [Runs at once].
+        """
+        if most > 1 and at_once > 1:
+            raise ValueError("runs are shared or at the same time")
         self._detector = detector
-        self._together = together
+        self._together = together if most > 1 else None
         self._most = most
-        self._turns = Turns()
-        self._waiting: list[_Request] = []  # appended to by any thread, changed otherwise by whose turn it is
+        self._turns = Turns(at_once)
+        self._waiting: list[_Request] = []  # shared by all threads, like the lock
+        self._lock = threading.Lock()
 
     def busy(self) -> bool:
         """Whether another stream's run is under way that could not be shared. See Note [Runs together]."""
@@ -75,10 +88,12 @@ class SharedDetector:
 
         def detect(frame: Frame) -> Detections:
             request = _Request(frame, share())
-            self._waiting.append(request)
+            with self._lock:
+                self._waiting.append(request)
             with self._turns:
-                if request in self._waiting:
-                    self._run(request)
+                batch = self._taken(request)
+                if batch:
+                    self._run(batch)
             if request.error is not None:
                 raise request.error
             assert request.found is not None
@@ -86,11 +101,19 @@ class SharedDetector:
 
         return detect
 
-    def _run(self, first: _Request) -> None:
-        others = [other for other in tuple(self._waiting) if other is not first and other.alike(first)]
-        batch = [first, *others[: self._most - 1]]
-        for request in batch:
-            self._waiting.remove(request)
+    def _taken(self, first: _Request) -> list[_Request]:
+        """What the next run looks at: nothing if another one has looked at `first` already."""
+        with self._lock:
+            if first not in self._waiting:
+                return []
+            others = [other for other in self._waiting if other is not first and other.alike(first)]
+            batch = [first, *others[: self._most - 1]]
+            for request in batch:
+                self._waiting.remove(request)
+        return batch
+
+    def _run(self, batch: list[_Request]) -> None:
+        first = batch[0]
         try:
             if self._together is None or len(batch) == 1:
                 first.found = self._detector(first.frame, share=first.share)

@@ -25,7 +25,7 @@ def open_studio(engine: Engine) -> Studio:
         engine.settings,
         engine.device,
         engine.reason,
-        SharedDetector(detector, detector.together, detector.most),
+        SharedDetector(detector, detector.together, detector.most, detector.at_once),
         engine.zones,
     )
 

@@ -102,6 +102,30 @@ def test_on_the_cpu_each_is_looked_at_alone() -> None:
     assert slow.runs == [[0], [1], [2], [3]]
 
 
+def test_as_many_runs_as_the_device_can_are_under_way_at_once() -> None:
+    slow = Slow()
+    shared = SharedDetector(slow, slow.together, most=1, at_once=2)
+    detect = shared.for_stream(Hide.EVERYTHING, lambda: 1.0)
+    streams = []
+    for index in range(4):
+        assert shared.busy() == (index >= 2)
+        streams.append(Stream(detect, noise_frame(index, SIZE)))
+        deadline = time.monotonic() + 30
+        while shared._turns._next <= index and time.monotonic() < deadline:
+            time.sleep(0.001)
+    while len(slow.runs) < 2 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(0.05)
+    assert sorted(slow.runs) == [[0], [1]]
+    slow.go.set()
+    for index, stream in enumerate(streams):
+        stream.thread.join(30)
+        assert stream.found is not None
+        assert stream.found.boxes[0, 2] == index + 1
+    assert not shared._waiting
+    assert not shared.busy()
+
+
 def test_a_run_that_fails_fails_for_all_and_the_next_one_is_tried() -> None:
     slow = Slow()
     slow.fails = True
@@ -126,7 +150,7 @@ def test_each_stream_gets_only_what_it_hides(hide) -> None:
 @pytest.mark.parametrize("shares_runs", [False, True])
 def test_it_is_busy_while_a_run_is_under_way_that_others_cannot_share(shares_runs: bool) -> None:
     slow = Slow()
-    shared = SharedDetector(slow, slow.together if shares_runs else None, most=4 if shares_runs else 1)
+    shared = SharedDetector(slow, slow.together, most=4 if shares_runs else 1)
     assert not shared.busy()
     stream = Stream(shared.for_stream(Hide.EVERYTHING, lambda: 1.0), noise_frame(0, SIZE))
     deadline = time.monotonic() + 30
