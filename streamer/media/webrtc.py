@@ -145,11 +145,10 @@ class Room:
         """Answer a viewer's offer. Raises ConfigError for an SDP that cannot be used, TooManyViewersError."""
         if self._closed or len(self._viewers) >= self._limits.viewers:
             raise TooManyViewersError(f"{len(self._viewers)} viewers are watching already; try later")
-        codec = offers.codec_of(offer)
-        viewer = Viewer(codec, self)
+        viewer = Viewer(offers.asked(offer), self)
         self._viewers[viewer.key] = viewer
         try:
-            await viewer.answer_to(offer)
+            await viewer.negotiate()
         except BaseException:
             await self.leave(viewer)
             raise
@@ -194,12 +193,16 @@ class Room:
 class Viewer:
     """One WHEP session."""
 
-    def __init__(self, codec: str, room: Room) -> None:
+    def __init__(self, asked: offers.Asked, room: Room) -> None:
         self.key = secrets.token_urlsafe(24)
-        self.codec = codec
+        self.tag = (
+            f'"{secrets.token_hex(8)}"'  # of its ICE session, as an entity-tag: there is no other one later
+        )
+        self.asked = asked
+        self._candidates = asked.sdp.count("a=candidate:")
+        self.codec = asked.codec
         self.sound_codec: str | None = None
         self.answer = ""
-        self.ufrags: frozenset[str] = frozenset()  # of the viewer's side, by which ICE knows it
         self._gate = KeyframeGate()
         self._tracks: list[SilentTrack] = []
         self._leg: Leg | None = None
@@ -239,26 +242,22 @@ class Viewer:
             with contextlib.suppress(Exception):  # one viewer must not hurt the others
                 leg.send(payloads)
 
-    async def answer_to(self, offer: str) -> None:
-        """Negotiate; `answer` holds our SDP afterwards."""
+    async def negotiate(self) -> None:
+        """Answer the offer; `answer` holds our SDP afterwards."""
         peer = self._peer
         try:
             self._offer_video()
-            if self._room.has_sound() and offers.takes_opus(offer):
+            if self._room.has_sound() and self.asked.sound:
                 self._offer_sound()
-            await peer.setRemoteDescription(RTCSessionDescription(offers.completed(offer), "offer"))
+            await peer.setRemoteDescription(RTCSessionDescription(self.asked.sdp, "offer"))
             for transceiver in peer.getTransceivers():
                 if transceiver.sender.track not in self._tracks:
                     transceiver.direction = "inactive"
             await peer.setLocalDescription(await peer.createAnswer())
-            if peer.getTransceivers()[0].currentDirection != "sendonly":
-                raise ConfigError("the offer does not ask to receive video")
-        except ConfigError:
-            raise
         except Exception as error:  # aiortc raises anything at all on what is not quite SDP
-            raise ConfigError(f"the offer cannot be answered ({type(error).__name__})") from error
-        self.answer = peer.localDescription.sdp
-        self.ufrags = offers.ufrags(offer)
+            said = f"{type(error).__name__}: {str(error)[:200]}"
+            raise ConfigError(f"the offer cannot be answered ({said})") from error
+        self.answer = self.asked.answer(peer.localDescription.sdp)
         self._watch = asyncio.create_task(self._leave_if_absent())
 
     def _offer_video(self) -> None:
@@ -282,12 +281,19 @@ class Viewer:
         return self._peer.addTransceiver(track, direction="sendonly")
 
     async def add_candidate(self, line: str, mid: str | None) -> None:
-        """One ICE candidate of a trickle fragment. Raises ConfigError if it cannot be read."""
+        """One ICE candidate of a trickle fragment, unless it is of a medium that was refused.
+
+        Raises ConfigError if it cannot be read, or is one too many.
+        """
+        self._candidates += 1
+        offers.check_candidates(self._candidates)
         try:
             candidate = candidate_from_sdp(line)
         except Exception as error:  # as above
             raise ConfigError(f"not an ICE candidate: {line[:200]}") from error
-        candidate.sdpMid = mid or "0"
+        if mid is not None and mid not in self.asked.mids:
+            return
+        candidate.sdpMid = self.asked.tag
         with contextlib.suppress(ValueError, InvalidStateError):
             await self._peer.addIceCandidate(candidate)
 

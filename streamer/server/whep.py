@@ -84,7 +84,7 @@ async def _join(streams: Streams, name: str, request: Request) -> Response:
     headers = {
         **_HEADERS,
         "Location": f"{request.scope.get('root_path', '')}/{name}/whep/{viewer.key}",
-        "ETag": '"*"',
+        "ETag": viewer.tag,
         "ID": viewer.key,
         "Accept-Patch": _FRAGMENT,
     }
@@ -97,15 +97,26 @@ async def _trickle(streams: Streams, name: str, key: str, request: Request) -> R
     viewer = _viewer(streams, name, key)
     if viewer is None:
         return failure(404, "session not found", _HEADERS)
+    if not _is_meant(request.headers.get("if-match"), viewer):
+        return failure(412, "this is another ICE session: open a new one", _HEADERS)
     try:
         fragment = (await body_of(request)).decode(errors="replace")
-        if not ufrags(fragment) <= viewer.ufrags:
+        if not ufrags(fragment) <= viewer.asked.ufrags:
             return failure(422, "ICE restarts are not supported: open a new session", _HEADERS)
         for line, mid in candidates_of(fragment):
             await viewer.add_candidate(line, mid)
     except ConfigError as error:
         return failure(400, str(error), _HEADERS)
     return Response(status_code=204, headers=_HEADERS)
+
+
+def _is_meant(tags: str | None, viewer: Viewer) -> bool:
+    """Whether `If-Match` names the viewer's ICE session (RFC 9110, 13.1.1). As the first session stays the only one,
+    players that send no tag are taken too, unlike the draft's 428; `"*"`, as WHIP writes it, is any.
+    """
+    if tags is None:
+        return True
+    return not {"*", '"*"', viewer.tag}.isdisjoint(tag.strip() for tag in tags.split(","))
 
 
 def _media_type(request: Request) -> str:

@@ -285,6 +285,57 @@ def test_an_offer_is_answered_by_what_it_asks_for(written: str, instead: str, pr
     run(test)
 
 
+@pytest.mark.parametrize(
+    ("kinds", "group", "answered", "bundled"),
+    [
+        ("audio video", "0 1", "audio video", "0 1"),
+        ("audio video", "", "- video", None),
+        ("audio video", "1", "- video", "1"),
+        ("video", "", "video", None),
+        ("ended video audio", "1 2", "- video audio", "1 2"),
+        ("video video", "0 1", "video -", "0"),
+        ("inactive video", "0 1", "- video", "1"),
+        ("h265 video", "0 1", "- video", "1"),
+        ("g711 video application text", "0 1 2 3", "- video - -", "1"),
+    ],
+)
+def test_what_is_not_served_is_refused_at_its_place(
+    kinds: str, group: str, answered: str, bundled: str | None
+) -> None:
+    head, video = re.split(
+        r"^(?=m=)", chrome_offer(h264("packetization-mode=1;profile-level-id=42e01f")), flags=re.M
+    )
+    sound = video.replace("m=video", "m=audio").replace("H264/90000", "opus/48000/2")
+    form = {
+        "video": video,
+        "audio": sound,
+        "ended": sound.replace(" 9 ", " 0 "),
+        "inactive": video.replace("recvonly", "inactive"),
+        "h265": video.replace("H264", "H265"),
+        "g711": "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n",
+        "application": "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:0\r\n",
+        "text": "m=text 9 udp t140\r\na=mid:0\r\n",
+    }
+    media = [form[kind].replace("a=mid:0", f"a=mid:{place}") for place, kind in enumerate(kinds.split())]
+    sdp = head.replace("a=group:BUNDLE 0\r\n", f"a=group:BUNDLE {group}\r\n" if group else "") + "".join(
+        media
+    )
+
+    async def test() -> None:
+        async with stage() as (room, _, _):
+            answer = (await room.join(sdp)).answer
+            parts = re.split(r"^(?=m=)", answer, flags=re.M)
+            assert [part.split()[0] for part in parts[1:]] == [part.split()[0] for part in media]
+            assert re.findall(r"a=mid:(\S+)", answer) == [str(place) for place in range(len(media))]
+            shown = [part[2:7] if part.split()[1] != "0" else "-" for part in parts[1:]]
+            assert " ".join(shown) == answered
+            assert answer.count("a=sendonly") == 1
+            found = re.search(r"a=group:BUNDLE (.*)\r\n", answer)
+            assert (found and found[1]) == bundled
+
+    run(test)
+
+
 def h264(parameters: str) -> str:
     return f"a=rtpmap:102 H264/90000\r\na=fmtp:102 {parameters}\r\n"
 

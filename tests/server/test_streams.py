@@ -90,6 +90,37 @@ def test_whep_answers_as_the_draft_says(served: Served) -> None:
     )
 
 
+def test_candidates_are_those_of_the_session_that_the_tag_names(served: Served) -> None:
+    answer = served.http.post("/camera/whep", content=offer(), headers=SDP)
+    session, tag = answer.headers["location"], answer.headers["etag"]
+    another = served.http.post("/camera/whep", content=offer(), headers=SDP)
+    fragment = "a=mid:0\r\na=candidate:1 1 udp 2130706431 127.0.0.1 50000 typ host\r\n"
+
+    def patch(tags: str, text: str = fragment) -> int:
+        return served.http.patch(session, content=text, headers={**FRAGMENT, "If-Match": tags}).status_code
+
+    assert [patch(tags) for tags in (tag, "*", '"*"', f'"old", {tag}')] == [204] * 4
+    assert [patch(tags) for tags in ('"old"', f"W/{tag}", another.headers["etag"], "")] == [412] * 4
+    assert patch("*", f"a=ice-ufrag:anew\r\na=ice-pwd:{'p' * 24}\r\n{fragment}") == 422
+    for location in (session, another.headers["location"]):
+        assert served.http.delete(location, headers={"If-Match": '"old"'}).status_code == 200
+
+
+def test_candidates_without_end_hold_nobody_up(served: Served) -> None:
+    many = "".join(
+        f"a=candidate:{port} 1 udp {port} 127.0.0.1 {port} typ host\r\n" for port in range(1000, 1900)
+    )
+    sdp = offer().replace("a=end-of-candidates\r\n", "")
+    assert "100 ICE" in served.http.post("/camera/whep", content=sdp + many, headers=SDP).json()["error"]
+    session = served.http.post("/camera/whep", content=sdp, headers=SDP).headers["location"]
+    begun_s = time.monotonic()
+    refused = served.http.patch(session, content=many, headers=FRAGMENT)
+    assert time.monotonic() - begun_s < 1
+    assert refused.status_code == 400
+    assert "100 ICE" in refused.json()["error"]
+    assert served.http.delete(session).status_code == 200
+
+
 @pytest.mark.parametrize("passed", ["/yard", ""], ids=["with its path", "with the path cut off"])
 def test_a_viewer_is_led_back_below_the_path_of_another_server(clip: Path, passed: str) -> None:
     with serving({"camera": {"source": str(clip), "loop": True}}, prefix="/yard") as served:
