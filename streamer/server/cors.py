@@ -1,4 +1,4 @@
-"""Pages of other sites may use the image API of a server with keys, as they use the cloud's.
+"""Pages of other sites may use the image API of a server with keys, as they use the cloud's, and play HLS from it.
 
 A browser sends no key by itself, so a page can do no more than whoever gave it one. Without keys being a page of this
 machine is the only right that there is (Note [Who may call]), and pages of other sites stay outside. WHEP has rules of
@@ -10,11 +10,13 @@ import re
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-_PLACES = re.compile(r".*/v1/(results|anonymize|modes|version|files/[^/]*)")
+_PLACES = re.compile(
+    r".*/(v1/(results|anonymize|modes|version|files/[^/]*)|[^/]+/(index\.m3u8|segment\d+\.ts))"
+)
 
 
 class OtherSites(CORSMiddleware):
-    """CORS for the image API, and for nothing else."""
+    """CORS for the image API and for HLS, and for nothing else."""
 
     def __init__(self, app: ASGIApp) -> None:
         super().__init__(

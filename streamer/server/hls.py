@@ -39,8 +39,8 @@ def router(streams: Streams) -> APIRouter:
         outlet = _hls(streams, name)
         data = outlet.segment(number) if outlet is not None else None
         if data is None:
-            return failure(404, "this segment is over or has not begun")
-        return Response(data, media_type="video/mp2t")
+            return failure(404, "this segment is over or has not begun", NO_STORE)
+        return Response(data, headers=NO_STORE, media_type="video/mp2t")
 
     return api
 

@@ -17,6 +17,7 @@ from streamer.live.settings import StreamSettings
 from streamer.live.status import Journal
 from streamer.server import hls, operations, whep
 from streamer.server import streams as control
+from streamer.server.cors import OtherSites
 from streamer.server.keys import Keys, guard, player_guard
 from streamer.server.prefix import Prefixed
 from streamer.server.rooms import Streams
@@ -98,6 +99,8 @@ def create_live_app(
         title="streamer", version=streamer.__version__, lifespan=life, docs_url=None, redoc_url=None
     )
     app.add_middleware(Prefixed, prefix=prefix)
+    if keys:
+        app.add_middleware(OtherSites)
     serve_page(app, "live.html")
     install(app, streams, keys)
     return app

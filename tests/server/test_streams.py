@@ -195,6 +195,39 @@ def test_a_player_that_can_send_nothing_but_a_login_plays_hls(clip: Path) -> Non
             assert next(player.decode(video=0)).width == 320
 
 
+def test_a_player_on_a_page_of_another_site_plays_hls_with_a_key(clip: Path) -> None:
+    keys = keys_from([hashed("sesame")])
+    page = {"Origin": "https://player.example"}
+    preflight = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "x-api-key"}
+    with serving({"camera": {"source": str(clip), "loop": True, "hls": True}}, keys=keys) as served:
+        asked = served.http.options("/camera/index.m3u8", headers={**page, **preflight})
+        assert asked.status_code == 200
+        assert asked.headers["access-control-allow-headers"] == "x-api-key"
+        mine = {**page, "X-API-KEY": "sesame"}
+        playlist = served.wait(
+            lambda: (r := served.http.get("/camera/index.m3u8", headers=mine)).is_success and r
+        )
+        segment = next(line for line in playlist.text.splitlines() if line.endswith(".ts"))
+        answers = [served.http.get(f"/camera/{segment}", headers=headers) for headers in (mine, page)]
+        assert [answer.status_code for answer in answers] == [200, 401]
+        for answer in (playlist, *answers):
+            assert answer.headers["access-control-allow-origin"] == "*"
+            assert "access-control-allow-credentials" not in answer.headers, (
+                "a login that a browser knows is none"
+            )
+        assert "access-control-allow-origin" not in served.http.get("/v1/streams", headers=mine).headers
+
+
+def test_no_cache_keeps_what_players_fetch(served: Served) -> None:
+    playlist = served.wait(lambda: (r := served.http.get("/camera/index.m3u8")).status_code == 200 and r)
+    segment = next(line for line in playlist.text.splitlines() if line.endswith(".ts"))
+    for place in ("index.m3u8", segment, "segment999.ts"):
+        assert served.http.get(f"/camera/{place}").headers["cache-control"] == "no-store"
+    foreign = served.http.get("/camera/index.m3u8", headers={"Origin": "https://player.example"})
+    assert foreign.status_code == 403
+    assert "access-control-allow-origin" not in foreign.headers
+
+
 def test_options_tell_what_may_be_posted(served: Served) -> None:
     answer = served.http.options("/camera/whep")
     assert answer.status_code == 204
