@@ -41,6 +41,7 @@ def status(stream: LiveStream, *, now_s: float) -> dict[str, Any]:
             "late": events["frames late"],
             "masked": events["frames masked"],
             "covered": events["frames covered whole"],
+            "damaged": events["damaged pictures"],
         },
         "reconnects": supervisor.reconnects,
         "egress_without_receipt": stream.egress.without_receipt,

@@ -44,6 +44,7 @@ class _Collector:
             "frames_late": "pictures that came after a covered one had taken their place",
             "frames_covered": "pictures covered whole",
             "frames_masked": "pictures with masks",
+            "frames_damaged": "pictures of which the decoder says that data was missing; judged as all others are",
             "detector_runs": "runs of the detector",
             "detector_failures": "runs of the detector that failed",
             "reconnects": "connections lost",
@@ -129,6 +130,7 @@ def _count(stream: LiveStream, name: str) -> float:
         "frames_out": stream.meter.frames_out,
         "frames_dropped": stream.supervisor.dropped,
         "frames_covered": stream.tally.events["frames covered whole"],
+        "frames_damaged": stream.tally.events["damaged pictures"],
         "reconnects": stream.supervisor.reconnects,
         "egress_without_receipt": stream.egress.without_receipt,
     }

@@ -31,6 +31,7 @@ from streamer.live.stream import LiveStream
 from streamer.media.live_source import LiveSource
 from streamer.media.live_spec import LiveSpec
 from streamer.proof.scene import SIZE, Judge, ScriptedDetector, luma_with_face, run_until, studio, write_clip
+from streamer.server.metrics import exposition
 from streamer.tally import Tally
 from tests import rtsp
 from tests.clips import Clip, make
@@ -154,6 +155,22 @@ def test_lost_packets(clip: Path, tmp_path: Path, share: float) -> None:
     stream, judge = protected(str(lossy))
     run_until(stream, lambda: stream.state == "ended" and stream.wait(0.1), 60)
     judge.verdict()
+
+
+def test_pictures_that_the_decoder_filled_up_are_counted_and_judged(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "face.ts", codec="mpeg4")
+    lossy = tmp_path / "lossy.m4v"
+    with av.open(str(clip)) as container, lossy.open("wb") as file:
+        for place, packet in enumerate(container.demux(video=0)):
+            data = bytes(packet)
+            file.write(data[: len(data) // 2] if place and packet.is_keyframe else data)
+    stream, judge = protected(str(lossy))
+    run_until(stream, lambda: stream.state == "ended" and stream.wait(0.1), 60)
+    judge.verdict()
+    damaged = status(stream, now_s=time.monotonic())["frames"]["damaged"]
+    assert damaged > 0
+    body, _ = exposition([stream])
+    assert f'streamer_frames_damaged_total{{stream="camera"}} {damaged}.0' in body.decode()
 
 
 def test_mpeg_ts_over_udp(clip: Path) -> None:
