@@ -1,8 +1,14 @@
 """What a picture may cost before it is refused."""
 
+import io
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from streamer.errors import TooLargeError
+
+_READS = 50_000  # that a file may cost, and one more for each
+_READ = 64  # bytes; a GIF's largest blocks cost two for each 256
 
 
 class ImageLimits(BaseModel):
@@ -24,3 +30,20 @@ class ImageLimits(BaseModel):
 OWN_FILES = ImageLimits(
     max_bytes=1 << 30, max_pixels=178_000_000
 )  # of whoever runs the command, not of the web
+
+
+class Counted(io.BytesIO):
+    """A file in memory that costs a bounded number of reads: Pillow walks over a GIF block by block, and byte by byte
+    where there is none. Raises TooLargeError.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._left = _READS + len(data) // _READ
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As any file's."""
+        self._left -= 1
+        if self._left < 0:
+            raise TooLargeError("the picture's file consists of too many small pieces")
+        return super().read(size)

@@ -24,7 +24,7 @@ from PIL import Image, ImageCms, ImageFile, JpegImagePlugin, TiffImagePlugin, Un
 
 from streamer.errors import DamagedError, InputError, OutputError, TooLargeError, UnsupportedError
 from streamer.image.heic import is_heic, teach_pillow
-from streamer.image.limits import ImageLimits
+from streamer.image.limits import Counted, ImageLimits
 
 Format = Literal["JPEG", "PNG", "WEBP"]
 
@@ -90,7 +90,7 @@ def decode(data: bytes, limits: ImageLimits) -> Picture:
     try:
         _check_pieces(data, limits)
         formats = [teach_pillow()] if is_heic(data) else FORMATS
-        with Image.open(io.BytesIO(data), formats=formats) as image:
+        with Image.open(Counted(data), formats=formats) as image:
             _check_size(image, limits)
             samples, alpha = _deep(image, data) if _is_deep(image) else _shallow(image)
             orientation = _orientation(image)

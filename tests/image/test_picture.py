@@ -297,6 +297,33 @@ def test_a_file_of_countless_empty_pieces_is_refused_at_once(
         decode(source[:at] + piece * 20_000 + source[at:], LIMITS)
 
 
+@pytest.mark.parametrize(
+    ("place", "piece"),
+    [
+        ("before", b"!\xf9\4\0\0\0\0\0"),
+        ("before", b"!\xfe\1a\0"),
+        ("before", b"\0"),
+        ("within", b"\1\0"),
+        ("behind", b"!\xf9\4\0\0\0\0\0"),
+        ("behind", b"\0"),
+    ],
+)
+def test_a_gif_of_countless_tiny_pieces_is_refused(place: str, piece: bytes) -> None:
+    source = encoded(Image.new("L", (16, 16)), "GIF")
+    at = {"before": 13 + (3 << (source[10] & 7) + 1), "within": -2, "behind": -1}[place]
+    assert decode(source[:at] + piece * 100 + source[at:], LIMITS).width == 16
+    with pytest.raises(TooLargeError, match="small pieces"):
+        decode(source[:at] + piece * 200_000 + source[at:], LIMITS)
+
+
+def test_a_large_gif_is_read() -> None:
+    noise = Image.effect_noise((2500, 2000), 100)
+    source = io.BytesIO()
+    noise.save(source, "GIF", save_all=True, append_images=[noise.rotate(180)])
+    assert len(source.getvalue()) > 8 << 20
+    assert decode(source.getvalue(), LIMITS).more
+
+
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF"])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.97])
 def test_cut_files_are_refused(person: NDArray[np.uint8], format: str, share: float) -> None:
