@@ -29,6 +29,19 @@ class _InMemory(MultiPartParser):
     ) -> None:
         super().__init__(headers, stream, max_files=max_files, max_fields=max_fields)
         self._value = bytearray()  # of the part's header that is being read
+        self._closed = False
+
+    async def parse(self) -> FormData:
+        """The form. Raises MultiPartException also for one that is cut, whose last part would just be missing."""
+        form = await super().parse()
+        if not self._closed:
+            await form.close()
+            raise MultiPartException("it is cut, as its closing boundary is missing")
+        return form
+
+    def on_end(self) -> None:
+        """The closing boundary is there."""
+        self._closed = True
 
     def on_header_value(self, data: bytes, start: int, end: int) -> None:
         """A piece of a header's value: kept until the whole of it is there."""

@@ -191,6 +191,18 @@ def test_forms_that_are_not_understood(client: TestClient, jpeg: bytes) -> None:
     message_of(client.post("/v1/anonymize", content=b"\xff\xfe"), 400)
 
 
+@pytest.mark.parametrize("missing", [1, 4, 9, 60, 2000])
+def test_a_form_that_is_cut_is_said_to_be(client: TestClient, jpeg: bytes, missing: int) -> None:
+    request = client.build_request("POST", "/v1/results", files={"image": ("a.jpg", jpeg)})
+    body = request.read()
+    kind = {"content-type": request.headers["content-type"]}
+    whole = client.post("/v1/results", content=body, headers=kind)
+    assert whole.status_code == 200
+    assert client.post("/v1/results", content=body + b"epilogue", headers=kind).status_code == 200
+    cut = client.post("/v1/results", content=body.rstrip(b"\r\n")[:-missing], headers=kind)
+    assert "it is cut" in message_of(cut, 400)
+
+
 @pytest.mark.parametrize("files", [None, {"url": (None, "x")}], ids=["urlencoded", "multipart"])
 def test_a_form_has_few_fields(client: TestClient, files: dict[str, Any] | None) -> None:
     fields = {f"field{number}": "x" for number in range(9)}
