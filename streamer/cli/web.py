@@ -38,6 +38,8 @@ def run(app: Any, listener: socket.socket, *, cert: Path | None = None, key: Pat
     """Serve until a signal comes; then open connections get a moment and everything is closed. Raises ConfigError."""
     import uvicorn
 
+    from streamer.server.heads import TimedHeads
+
     if key is not None and cert is None:
         raise ConfigError(f"a TLS key without its certificate: HTTP would be served in the clear: {key}")
     _log_to_stderr()
@@ -48,6 +50,7 @@ def run(app: Any, listener: socket.socket, *, cert: Path | None = None, key: Pat
         app,
         log_level="warning",
         access_log=False,
+        http=TimedHeads,
         server_header=False,
         timeout_graceful_shutdown=_GOODBYE_S,
         ssl_certfile=cert,

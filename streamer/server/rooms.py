@@ -18,6 +18,7 @@ from streamer.media.webrtc import Room, RoomLimits
 LOG = logging.getLogger("streamer.live")
 NO_STORE = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _MOST_BODY = 64 << 10  # of an SDP or of settings
+_BODY_S = 20.0  # until it must be there
 
 
 class Rooms:
@@ -103,11 +104,15 @@ def failure(code: int, text: str, headers: dict[str, str] | None = None) -> Resp
 
 
 async def body_of(request: Request) -> bytes:
-    """The request's body. Raises ConfigError if it is too large."""
+    """The request's body. Raises ConfigError if it is too large or does not come."""
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > _MOST_BODY:
-            raise ConfigError(f"the body is larger than {_MOST_BODY} bytes")
-        parts.append(part)
+    try:
+        async with asyncio.timeout(_BODY_S):
+            async for part in request.stream():
+                size += len(part)
+                if size > _MOST_BODY:
+                    raise ConfigError(f"the body is larger than {_MOST_BODY} bytes")
+                parts.append(part)
+    except TimeoutError as error:
+        raise ConfigError(f"the body took longer than {_BODY_S:g} s") from error
     return b"".join(parts)

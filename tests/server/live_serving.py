@@ -17,6 +17,7 @@ from streamer.media.ice import IceServer
 from streamer.media.webrtc import RoomLimits
 from streamer.proof.scene import studio
 from streamer.proof.viewers import Viewer
+from streamer.server.heads import TimedHeads
 from streamer.server.keys import Keys
 from streamer.server.live import create_live_app
 from streamer.server.rooms import Streams
@@ -57,7 +58,8 @@ def serving(
     made = Streams(Fleet(studio()), RoomLimits(viewers, ice_servers), folders)
     wanted = {name: StreamSettings(**values) for name, values in streams.items()}
     app = create_live_app(made, wanted, keys, prefix=prefix)
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", timeout_graceful_shutdown=1))
+    options = uvicorn.Config(app, port=port, log_level="error", timeout_graceful_shutdown=1, http=TimedHeads)
+    server = uvicorn.Server(options)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     until = time.monotonic() + 20
