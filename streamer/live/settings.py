@@ -63,7 +63,7 @@ class StreamSettings(BaseModel):
     webrtc: bool = True
     hls: bool = False
     push: Annotated[
-        tuple[Annotated[str, AfterValidator(_pushable)], ...], BeforeValidator(several)
+        tuple[Annotated[str, AfterValidator(_pushable)], ...], BeforeValidator(several), Field(max_length=32)
     ] = ()  # rtsp://, rtmp://, whip://, srt://, udp://; one alone needs no list
     record: Annotated[Path, AfterValidator(_at_home)] | None = None  # folder of the recordings
     segment_s: Annotated[float, Field(ge=2, le=86_400)] = 60.0  # length of one recording

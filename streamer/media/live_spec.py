@@ -14,6 +14,7 @@ _NETWORK = re.compile(rf"^({'|'.join(_SCHEMES)})://", re.I)
 _SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://", re.I)
 _LISTENING = re.compile(r"^(?:rtmps?|tcp)://", re.I)
 _WEBCAM = re.compile(r"^(\d+|/dev/video[^?]*)(?:\?(.*))?$")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _WEBCAM_OPTIONS = ("video_size", "framerate", "input_format")  # as FFmpeg calls them
 
 
@@ -103,6 +104,10 @@ def check_source(url: str) -> None:
     """Refuse what can never be connected to. Raises ConfigError, whose message holds no secrets."""
     if not url.strip():
         raise ConfigError("a source is an address, a webcam's number or path, or a file")
+    if "\0" in url or (_CONTROL.search(url) and (_SCHEME.match(url) or _WEBCAM.match(url))):
+        raise ConfigError(
+            "a source's address holds a control character"
+        )  # which could begin a line of RTSP or HTTP
     if (webcam := _WEBCAM.match(url)) is not None:
         _webcam_options(webcam[2])
         return

@@ -88,19 +88,24 @@ async def _change(streams: Streams, name: str, request: Request, *, base: dict[s
         settings = stream_settings({**base, **values}, name=name)
         refuse_places(settings, streams.fleet.known.get(name), streams.folders)
         await streams.put(name, settings)
-    except ValueError as error:  # ConfigError is one
-        text = str(error) if isinstance(error, ConfigError) else "the body is not JSON"
-        return failure(400, text)
+    except ConfigError as error:
+        return failure(400, str(error))
     except OutputError as error:
-        return failure(500, str(error))
+        return failure(507, str(error))
     return JSONResponse(_described(streams, name, time.monotonic()))
 
 
 def _json(body: bytes) -> Any:
     try:
-        return json.loads(body)
+        found = json.loads(body)
+        json.dumps(found, ensure_ascii=False).encode()  # no answer could hold half a character
     except RecursionError as error:
         raise ConfigError("the body is nested too deeply") from error
+    except UnicodeEncodeError as error:
+        raise ConfigError("the body holds half a character") from error
+    except ValueError as error:
+        raise ConfigError("the body is not JSON") from error
+    return found
 
 
 def refuse_places(settings: StreamSettings, before: StreamSettings | None, folders: tuple[Path, ...]) -> None:
@@ -112,7 +117,7 @@ def refuse_places(settings: StreamSettings, before: StreamSettings | None, folde
 
 
 def _inside(path: Path, folders: tuple[Path, ...], what: str) -> None:
-    if not any(path.resolve().is_relative_to(folder) for folder in folders):
+    if "\0" in str(path) or not any(path.resolve().is_relative_to(folder) for folder in folders):
         raise ConfigError(f"over HTTP, streams {what} in the configured folders only")
 
 

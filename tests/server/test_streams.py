@@ -311,6 +311,12 @@ def test_streams_are_added_changed_and_removed_while_others_run(served: Served, 
         ("x", {"source": "rtsp://me:hunter22@cam/1", "delay_ms": -1}),
         ("x", {"source": "rtsp://me:hunter22@cam/1", "zones": {"mask": [[[0, 0], [2, 0], [1, 1]]]}}),
         ("x", {"source": "/etc/passwd"}),
+        ("x", {"source": "rtsp://\ud800/x"}),
+        ("x", {"source": "/dev/video\ud800"}),
+        ("x", {"source": "rtsp://cam/1\r\nX: y"}),
+        ("x", {"source": "rtsp://cam/\0"}),
+        ("x", {"source": "rtsp://cam/1", "record": "\0"}),
+        ("x", {"source": "rtsp://cam/1", "push": [f"rtsp://host/{number}" for number in range(33)]}),
         ("x", {"source": "rtsp://***@cam/1"}),  # as it is shown: its login would be lost
         ("x", {"source": "rtsp://cam/1", "push": ["rtmp://server/live/***"]}),
         ("x", {"source": "rtsp://me:hunter22@cam/1", "record": "/tmp/elsewhere"}),
@@ -318,9 +324,10 @@ def test_streams_are_added_changed_and_removed_while_others_run(served: Served, 
     ],
 )
 def test_wrong_settings_change_nothing_and_tell_no_secret(served: Served, name: str, body: object) -> None:
-    answer = served.http.put(f"/v1/streams/{name}", json=body)
+    answer = served.http.put(f"/v1/streams/{name}", content=json.dumps(body))
     assert answer.status_code == 400
     assert "hunter22" not in answer.text
+    assert "not JSON" not in answer.text
     assert list(served.streams.fleet.known) == ["camera"]
 
 
