@@ -121,11 +121,13 @@ def is_loopback(host: str) -> bool:
 def is_local_call(headers: Mapping[str, str]) -> bool:
     """Whether a request names this machine as its target, as its origin a page of this server or none, and comes
     through no proxy for another machine."""
-    host = urlsplit(f"//{headers.get('host', '')}")
-    if not is_loopback(host.hostname or "") or not all(map(is_loopback, _forwarded_for(headers))):
-        return False
     origin = headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == host.netloc
+    try:
+        host = urlsplit(f"//{headers.get('host', '')}")
+        is_own = origin is None or urlsplit(origin).netloc == host.netloc
+    except ValueError:  # a bracket that is not closed
+        return False
+    return is_own and is_loopback(host.hostname or "") and all(map(is_loopback, _forwarded_for(headers)))
 
 
 def _forwarded_for(headers: Mapping[str, str]) -> list[str]:

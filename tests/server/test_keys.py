@@ -79,6 +79,8 @@ def test_without_keys_only_this_machine_is_served(start: Start, host: str) -> No
         {"Origin": "http://127.0.0.1:9999"},
         {"Host": "127.0.0.1.attacker.example"},
         {"Host": ""},
+        {"Host": "[::1"},
+        {"Origin": "http://[::1"},
     ],
 )
 def test_pages_from_elsewhere_cannot_use_the_browsers_machine(
