@@ -112,7 +112,7 @@ def _from_text(text: str, access: Access) -> Source:
         data = fetch(text, limits)
         return Source(_bounded(data, limits), unquote(urlsplit(text).path).rsplit("/", 1)[-1] or "image")
     if start.startswith("file:"):
-        return _from_path(Path(url2pathname(urlsplit(text).path)), access)
+        return _from_path(_path_of(text), access)
     path = _existing(text)
     if path is not None and (access.folders is None or _inside(path, access.folders)):
         return _from_path(path, access)
@@ -127,6 +127,17 @@ def _from_text(text: str, access: Access) -> Source:
     if has_scheme(text):
         raise InputError(f"pictures are fetched from http:// and https:// addresses only: {shown}")
     raise InputError(f"no such picture: {shown}")
+
+
+def _path_of(url: str) -> Path:
+    """Of a `file:` URL. Raises InputError where no file can have it."""
+    try:
+        path = url2pathname(urlsplit(url).path)
+    except ValueError as error:  # a bracket that is not closed
+        raise InputError("the picture's file: URL is not well formed") from error
+    if "\0" in path:
+        raise InputError("the picture's file: URL is not well formed")
+    return Path(path)
 
 
 def _existing(text: str) -> Path | None:
@@ -149,8 +160,10 @@ def _from_path(path: Path, access: Access) -> Source:
             raise InputError(f"{what}: {path}")
         with path.open("rb") as file:
             return Source(_bounded(file.read(access.limits.max_bytes + 1), access.limits), path.name)
-    except PermissionError as error:
-        raise InputError(f"may not be read: {path}") from error
+    except InputError:
+        raise
+    except OSError as error:  # it may not be read, or its name is too long for a file's
+        raise InputError(f"cannot be read ({error.strerror}): {path}") from error
 
 
 def _inside(path: Path, folders: tuple[Path, ...]) -> bool:

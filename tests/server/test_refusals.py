@@ -152,6 +152,18 @@ def test_paths_that_the_server_does_not_share(client: TestClient, tmp_path: Path
         message_of(client.post("/v1/anonymize", json={"image": text}), 400)
 
 
+@pytest.mark.parametrize(
+    "url", ["file:///etc/\0", "file:///etc/%00", "file://[::1/a", f"file:///{'a' * 5000}"]
+)
+def test_file_urls_that_are_none(client: TestClient, url: str) -> None:
+    message_of(client.post("/v1/anonymize", json={"image": url}), 400)
+
+
+def test_a_name_too_long_for_a_file(client: TestClient, tmp_path: Path) -> None:
+    url = (tmp_path / "store" / ("a" * 300)).as_uri()
+    message_of(client.post("/v1/anonymize", json={"image": url}), 400)
+
+
 def test_a_slow_or_silent_url(start: Start) -> None:
     client = start(limits={"private_urls": True, "fetch_s": 0.2})
     message_of(client.post("/v1/results", data={"url": "http://127.0.0.1:9/"}), 424)
