@@ -1,7 +1,7 @@
 """The proof itself: make clips, let the product (and peers) work on them as users do, judge what comes out."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,9 @@ from streamer.proof import clips, peers, truth
 from streamer.proof.clips import Clip
 from streamer.proof.judge import judge
 from streamer.proof.score import Ledger, Score
+from streamer.proof.truth import Annotated
+
+Maker = Callable[[Sequence[Annotated], clips.Plan, Path], Iterator[Clip]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Task:
     variants: tuple[Variant, ...]
     peers: tuple[str, ...] = ()
     keep: Path | None = None  # where clips and results stay; None: they are deleted
+    make: Maker = clips.make  # or that of `moving`
 
 
 def prove(task: Task, say: Callable[[str], None] = lambda _: None) -> list[Score]:
@@ -48,7 +52,7 @@ def prove(task: Task, say: Callable[[str], None] = lambda _: None) -> list[Score
     with ExitStack() as stack:
         folder = task.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamer-proof-")))
         folder.mkdir(parents=True, exist_ok=True)
-        for number, clip in enumerate(clips.make(pictures, task.plan, folder)):
+        for number, clip in enumerate(task.make(pictures, task.plan, folder)):
             workers: list[tuple[str, Callable[[Path], object]]] = [
                 (variant.name, _ours(clip, engine)) for variant, engine in engines
             ]

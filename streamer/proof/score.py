@@ -137,12 +137,14 @@ class Ledger:
 
 
 def lives(clip: Clip, verdicts: Sequence[Verdict]) -> list[Life]:
-    """The objects of a clip, each with the frames in which it counts."""
+    """The objects of a clip, each with the frames in which it counts; where some move by themselves, only those."""
     rows: dict[int, list[tuple[float, float]]] = {}
     kinds: dict[int, tuple[Label, str]] = {}
     for truth, verdict, move in zip(clip.truths, verdicts, clip.moves, strict=True):
         for index in np.flatnonzero(truth.counted):
             track = int(truth.tracks[index])
+            if clip.moving and not clip.moving[track]:
+                continue
             kinds[track] = Label(truth.labels[index]), move
             height = float(truth.boxes[index, 3] - truth.boxes[index, 1]) * _LINES / clip.size.height
             rows.setdefault(track, []).append((height, float(verdict.covered[index])))

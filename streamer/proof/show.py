@@ -3,7 +3,9 @@
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import onnxruntime
@@ -15,11 +17,21 @@ from streamer.proof.score import Exposure, Score
 
 COLUMNS = ("objects", "frames", "covered", "tracks", "ever seen", "never hidden", "seen first", "flicker")
 LIMITS = (
-    "These clips are camera moves over annotated photographs: they have pans, shakes, cuts, blur and light, but no"
-    " head that turns and no car that drives off. Small or blurred objects that the annotators skipped do not count."
+    "These clips are annotated photographs under a moving camera, and faces and plates cut out of such photographs that"
+    " move by themselves: they have pans, shakes, cuts, blur, light and motion, but no head that turns and no crowd"
+    " that walks. Small or blurred objects that the annotators skipped do not count."
     " The figures tell how settings compare and what is to be expected; they are no guarantee for other footage."
     " Anonymization reduces what can be recognised; it does not make it impossible."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """The figures of one kind of clips."""
+
+    title: str
+    plan: Plan
+    scores: Sequence[Score]
 
 
 def row(group: Exposure) -> tuple[str, ...]:
@@ -48,14 +60,19 @@ def machine() -> str:
     return f"{_processor()}, {os.cpu_count()} cores; {versions}, ONNX Runtime {onnxruntime.__version__}"
 
 
-def markdown(scores: Sequence[Score], plan: Plan) -> str:
+def markdown(sections: Sequence[Section]) -> str:
     """The tables of a README."""
+    return "\n".join([machine(), "", *(line for section in sections for line in _lines(section)), LIMITS, ""])
+
+
+def _lines(section: Section) -> list[str]:
+    plan = section.plan
     lines = [
-        f"{plan.clips} clips of {plan.shots} shots of {plan.shot_frames} frames at {plan.size.width}x"
-        f"{plan.size.height}, seed {plan.seed}. {machine()}.",
+        f"{section.title}: {plan.clips} clips of {plan.shots} shots of {plan.shot_frames} frames at {plan.size.width}x"
+        f"{plan.size.height}, seed {plan.seed}.",
         "",
     ]
-    for score in scores:
+    for score in section.scores:
         lines += [
             f"**{score.name}**: {score.area.ratio:.1f} times the true area masked,"
             f" {score.frames / score.seconds:.1f} frames/s",
@@ -64,23 +81,34 @@ def markdown(scores: Sequence[Score], plan: Plan) -> str:
             "|" + " --- |" * len(COLUMNS),
             *(
                 "| " + " | ".join(row(group)) + " |"
-                for group in [*score.headline, *score.difficulty, *score.sizes]
+                for group in [*score.headline, *score.difficulty, *score.sizes, *score.moves]
                 if group.object_frames
             ),
             "",
         ]
-    return "\n".join([*lines, LIMITS, ""])
+    return lines
 
 
-def plot(scores: Sequence[Score], path: Path) -> None:
-    """A picture: coverage by size, and leaks against masked area. Raises ConfigError without matplotlib."""
+def plot(sections: Sequence[Section], path: Path) -> None:
+    """A picture, a row for each section: coverage by size, and leaks against masked area.
+
+    Raises ConfigError without matplotlib.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ConfigError('the plot needs matplotlib: pip install "streamer-anonymizer[prove]"') from error
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for score in scores:
+    figure = Figure(figsize=(11, 4.2 * len(sections)), layout="constrained")
+    for section, (left, right) in zip(
+        sections, figure.subplots(len(sections), 2, squeeze=False), strict=True
+    ):
+        _draw(section, left, right)
+    figure.savefig(path, dpi=120)
+
+
+def _draw(section: Section, left: Any, right: Any) -> None:
+    left.set_title(section.title)
+    for score in section.scores:
         groups = [group for group in score.sizes if group.object_frames]
         left.plot(
             [group.name for group in groups],
@@ -96,7 +124,6 @@ def plot(scores: Sequence[Score], path: Path) -> None:
     left.legend(fontsize=8)
     right.set_xlabel("masked area / true area")
     right.set_ylabel("object-frames not covered (worse class), %")
-    figure.savefig(path, dpi=120)
 
 
 def _processor() -> str:

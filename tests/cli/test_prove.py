@@ -11,20 +11,31 @@ from streamer.errors import ConfigError
 from streamer.proof import harness, peers
 from tests.proof import pictures
 
-FEW = ["--clips", "1", "--frames", "10", "--size", "320x180"]
+FEW = ["--clips", "1", "--moving", "0", "--frames", "10", "--size", "320x180"]
 
 
 def test_figures_for_defaults_and_a_variation(tmp_path):
-    folder = pictures.folder(tmp_path)
+    folder = pictures.folder(tmp_path, width=1200, height=800)
     target = tmp_path / "figures.json"
-    words = ["prove", str(folder), *FEW, "--vary", "detect.side=320", "--json", str(target)]
+    words = ["prove", str(folder), *FEW, "--moving", "1", "--vary", "detect.side=320", "--json", str(target)]
     done = CliRunner().invoke(app, words, catch_exceptions=False)
     assert done.exit_code == 0
     assert "guarantee" in done.output
     figures = json.loads(target.read_text())
-    assert [score["name"] for score in figures["scores"]] == ["defaults", "side=320"]
-    assert all(score["frames"] == 20 for score in figures["scores"])
-    assert figures["clips"]["seed"] == 7
+    still, moving = figures["sections"]
+    for section, frames in ((still, 20), (moving, 30)):
+        assert [score["name"] for score in section["scores"]] == ["defaults", "side=320"]
+        assert all(score["frames"] == frames for score in section["scores"])
+        assert section["clips"]["seed"] == 7
+    assert [group["name"] for group in moving["scores"][0]["moves"]] == ["cross", "dash", "pop"]
+
+
+def test_only_what_moves_by_itself_can_be_measured(tmp_path):
+    folder = pictures.folder(tmp_path, width=1200, height=800)
+    kept = tmp_path / "kept"
+    words = ["prove", str(folder), *FEW, "--clips", "0", "--moving", "1", "--keep", str(kept)]
+    assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+    assert sorted(path.name for path in kept.iterdir()) == ["moving_000.mp4", "moving_000_defaults.mp4"]
 
 
 def test_a_detector_that_sees_all_scores_full_and_a_blind_one_nothing(tmp_path, monkeypatch):
@@ -49,11 +60,19 @@ def test_clips_are_deleted_unless_they_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words", [["--size", "99x99"], ["--vary", "side=3"], ["--vary", "detect.sid=3"], ["--peer", "nobody"]]
+    "words",
+    [
+        ["--size", "99x99"],
+        ["--vary", "side=3"],
+        ["--vary", "detect.sid=3"],
+        ["--peer", "nobody"],
+        ["--clips", "0", "--moving", "0"],
+    ],
 )
 def test_wrong_usage_is_said_before_any_work(tmp_path, words):
+    folder = pictures.folder(tmp_path, width=1200, height=800)
     with pytest.raises(ConfigError):
-        CliRunner().invoke(app, ["prove", str(pictures.folder(tmp_path)), *words], catch_exceptions=False)
+        CliRunner().invoke(app, ["prove", str(folder), *words], catch_exceptions=False)
 
 
 def test_a_peer_that_is_not_installed_is_said(monkeypatch):

@@ -12,7 +12,7 @@ from streamer.frame import Size
 from streamer.proof import show
 from streamer.proof.clips import Clip, Plan, Truth
 from streamer.proof.judge import Verdict
-from streamer.proof.score import Ledger
+from streamer.proof.score import Ledger, lives
 
 
 def clip_of(rows: list[float], *, height: float = 40, label: Label = Label.FACE, exhaustive: bool = True):
@@ -74,11 +74,21 @@ def test_area_counts_only_where_all_objects_are_known():
     assert np.isnan(headline([1.0], exhaustive=False).area.ratio)
 
 
+def test_where_objects_move_by_themselves_only_those_are_scored():
+    clip, verdicts = clip_of([0, 1, 1])
+    assert len(lives(replace(clip, moving=(True,)), verdicts)) == 1
+    assert lives(replace(clip, moving=(False,)), verdicts) == []
+
+
 def test_figures_become_a_plot_and_markdown(tmp_path):
     pytest.importorskip("matplotlib")
     score = headline([0, 1, 1])
-    show.plot([score], tmp_path / "plot.png")
-    assert cv2.imread(str(tmp_path / "plot.png")).shape[1] > 800
-    text = show.markdown([score], Plan(Size(1920, 1080), 1))
+    one, two = (show.Section(title, Plan(Size(1920, 1080), 1), [score]) for title in ("still", "moving"))
+    show.plot([one], tmp_path / "one.png")
+    show.plot([one, two], tmp_path / "two.png")
+    heights = [cv2.imread(str(tmp_path / name)).shape[0] for name in ("one.png", "two.png")]
+    assert heights[1] == 2 * heights[0]
+    text = show.markdown([one, two])
+    assert text.count("still: 1 clips") == text.count("moving: 1 clips") == 1
     assert "| faces from 16 px | 3 | 66.67 % | 1 | 1 | 0 | 1 (at most 1 frames) | 0.00 % |" in text
     assert "no guarantee" in text
