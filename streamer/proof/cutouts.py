@@ -18,7 +18,8 @@ _AROUND = {  # left and right, above, below: shares of the box's width, height, 
     Label.FACE: (0.55, 0.5, 0.6),  # hair and shoulders
     Label.PLATE: (0.25, 0.9, 0.9),  # bumper
 }
-_UPRIGHT = (1.05, 1.8)  # height by width of a face that looks out of the picture
+_UPRIGHT = (1.1, 1.8)  # height by width of a face that is upright and not half hidden
+_FLAT = 0.45  # height by width up to which a plate is level and its box close around it
 _SOFT = 0.045  # sigma of the edge, as a share of the cut-out's shorter side
 _SOLID = 0.5  # opacity from which a cut-out hides what is behind it
 
@@ -67,7 +68,7 @@ class Pose:
 
 
 def sources(pictures: Sequence[Annotated]) -> list[Source]:
-    """What can be cut out: large, whole, with nothing else close by; faces upright and not called hard."""
+    """What can be cut out: large, whole, with nothing else close by; upright, and not called hard."""
     return [
         Source(annotated, int(index))
         for annotated in pictures
@@ -85,7 +86,7 @@ def _fits(annotated: Annotated, index: int) -> bool:
             return False
         if not _UPRIGHT[0] <= high / wide <= _UPRIGHT[1]:
             return False
-    elif wide < _LEAST[label] or wide < high:
+    elif wide < _LEAST[label] or high > _FLAT * wide:
         return False
     left, top, right, bottom = _surroundings(annotated, index)
     if left < 0 or top < 0 or right > annotated.width or bottom > annotated.height:
