@@ -24,13 +24,16 @@ from streamer.errors import ConfigError, StreamerError
 
 
 class _Command(TyperCommand):
-    """A command whose files and folders are neither addresses nor `-`."""
+    """A command whose files and folders are neither addresses nor `-`, and have a name."""
 
-    def invoke(self, ctx: Any) -> Any:
-        for value in ctx.params.values():
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words, *_ = self.make_parser(ctx).parse_args(args=list(args))
+        rest = super().parse_args(ctx, args)
+        for name, value in ctx.params.items():
             if isinstance(value, Path):
-                check_file(value)
-        return super().invoke(ctx)
+                word = words.get(name)  # a path without a name is the current folder
+                check_file(word if isinstance(word, str) else value)
+        return rest
 
 
 app = typer.Typer(

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from streamer.address import redacted_name
 from streamer.cli.flags import settings_of
-from streamer.cli.inputs import PICTURES, check_written
+from streamer.cli.inputs import PICTURES, check_named, check_written
 from streamer.cli.screen import shown
 from streamer.config import Style
 from streamer.errors import ConfigError, InputError, OutputError, StreamerError
@@ -113,6 +113,8 @@ class _Job:
 
 
 def _jobs(inputs: list[str], output: Path | None) -> Iterator[_Job]:
+    for text in inputs:
+        check_named(text)
     several = len(inputs) > 1 or _is_folder(inputs[0])
     to_file = output is not None and not output.is_dir() and output.suffix.lower() in PICTURES
     if several and to_file:

@@ -36,11 +36,16 @@ class Input:
     below: Path = Path()  # the folders between the one that was named and the file
 
 
+def check_named(name: str) -> None:
+    """Refuse an empty name, as a variable that is not set gives. Raises ConfigError."""
+    if not name:
+        raise ConfigError("the name of a file is empty; is a variable not set?")
+
+
 def check_file(name: str | Path) -> None:
-    """Refuse an address and `-` where a file or a folder is meant. Raises ConfigError, which holds no secrets."""
+    """Refuse an address, `-` and nothing where a file is meant. Raises ConfigError, which holds no secrets."""
     text = str(name)
-    if not text:
-        raise ConfigError("the name of a file is empty")
+    check_named(text)
     if text == "-":
         raise ConfigError("standard input and output cannot be used here; name a file instead of -")
     if has_scheme(text):

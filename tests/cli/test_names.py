@@ -132,6 +132,35 @@ def test_standard_input_and_output_are_refused_where_they_cannot_be_used(
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "anonymize EMPTY",
+        "anonymize in.mp4 EMPTY",
+        "anonymize in.mp4 -o EMPTY",
+        "anonymize in.mp4 --output=EMPTY",
+        "anonymize in.mp4 --objects EMPTY",
+        "anonymize in.mp4 --config EMPTY",
+        "bench EMPTY",
+        "demo -o EMPTY",
+        "eval EMPTY",
+        "image EMPTY",
+        "image EMPTY -o out",
+        "image in.png EMPTY",
+        "image in.png -o EMPTY",
+        "live in.mp4 --record EMPTY",
+        "prove EMPTY",
+    ],
+)
+def test_an_empty_name_is_not_the_current_folder(cli: Cli, tmp_path: Path, arguments: str) -> None:
+    """As a variable that is not set gives."""
+    code, out, errors = cli(*(word.replace("EMPTY", "") for word in arguments.split()))
+    assert (code, out) == (2, "")
+    assert one_line(errors), errors
+    assert "empty" in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
 def test_a_file_that_is_there_is_no_address(cli: Cli, tmp_path: Path) -> None:
     for name in ("a:b@c.mp4", "cam:/-", "cam:/x@y.mp4"):
         path = tmp_path / name
