@@ -18,6 +18,8 @@ except ImportError:  # as on Windows, where an open file can be neither renamed 
 else:
     _LOCKS = True
 
+_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)  # a link would have its own file written over
+
 
 class PartHeldError(OutputError):
     """Another run is writing this file."""
@@ -34,9 +36,10 @@ class Part:
     Raises OutputError if it cannot be made, PartHeldError if another run holds it. `keep` or `drop` it in the end.
     """
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, mode: int = 0o666) -> None:
         self.path = part_of(target)
         self._target = target
+        self._mode = mode
         try:
             self._handle = self._hold()
         except OSError as error:
@@ -46,13 +49,11 @@ class Part:
 
     def _hold(self) -> int:
         while True:
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            handle = os.open(self.path, _FLAGS, self._mode)
             try:
                 self._lock(handle)
-                if os.path.samestat(os.fstat(handle), os.stat(self.path)):  # noqa: PTH116 - as `fstat`
+                if self._is_named(handle):
                     return handle
-            except FileNotFoundError:
-                pass
             except BaseException:
                 os.close(handle)
                 raise
@@ -72,8 +73,14 @@ class Part:
     def there(self) -> bool:
         """Whether it still has its name: somebody may have deleted it."""
         try:
-            return os.path.samestat(os.fstat(self._handle), os.stat(self.path))  # noqa: PTH116 - as `fstat`
+            return self._is_named(self._handle)
         except OSError:
+            return False
+
+    def _is_named(self, handle: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(handle), self.path.lstat())
+        except FileNotFoundError:
             return False
 
     def keep(self) -> None:

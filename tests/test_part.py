@@ -35,6 +35,17 @@ def test_what_a_crash_left_is_written_over(tmp_path: Path) -> None:
     assert (tmp_path / "out.mp4").read_bytes() == b"new"
 
 
+def test_a_link_in_its_place_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes(b"precious")
+    for place in ("precious", "nowhere"):
+        (tmp_path / "out.mp4.part").symlink_to(tmp_path / place)
+        with pytest.raises(OutputError, match="cannot be written"):
+            Part(tmp_path / "out.mp4")
+        (tmp_path / "out.mp4.part").unlink()
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+
+
 def test_a_part_that_gets_its_name_meanwhile_is_not_written_into(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from streamer.errors import OutputError
 from streamer.image.picture import EXTENSIONS, Format
+from streamer.part import Part
 
 DAY_S = 86_400.0
 
@@ -102,14 +103,13 @@ def default_folder() -> Path:
 
 def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Write a new file, by default for its owner alone, complete or not at all. Raises OutputError."""
-    part = path.with_name(f"{path.name}.part")
+    part = Part(path, mode)
     try:
-        try:
-            handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), mode)
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        part.path.write_bytes(data)
+        part.keep()
     except OSError as error:
+        part.drop()
         raise OutputError(f"the result cannot be written ({error.strerror}): {path}") from error
+    except BaseException:
+        part.drop()
+        raise

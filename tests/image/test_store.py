@@ -1,11 +1,14 @@
+import contextlib
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from streamer.errors import OutputError
 from streamer.image.store import DAY_S, Store, write_whole
+from streamer.part import PartHeldError
 
 NOW_S = 1_000_000.0
 
@@ -110,3 +113,18 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert not list(tmp_path.iterdir())
     with pytest.raises(OutputError):
         write_whole(tmp_path / "no folder" / "a.jpg", b"data")
+
+
+def test_two_that_write_one_file_do_not_mix(tmp_path: Path) -> None:
+    target, whole = tmp_path / "a.jpg", {bytes([byte]) * 300_000 for byte in b"ab"}
+
+    def write(data: bytes) -> None:
+        for _ in range(200):
+            with contextlib.suppress(PartHeldError):
+                write_whole(target, data)
+            assert target.read_bytes() in whole
+
+    write_whole(target, next(iter(whole)))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, whole))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jpg"]
