@@ -252,9 +252,11 @@ class FileSource(Closing):
             yield packet
 
     def _decode_all(self) -> Iterator[Frame | AudioPacket]:
+        last: av.Packet | None = None
         for packet in chain(self._beginning.packets, self._demuxed):
             if not packet.size:
                 continue
+            last = packet
             self._read += packet.stream is self.stream and not packet.is_corrupt
             in_time = self._timeline.place(packet)
             if packet.stream is self.stream:
@@ -266,7 +268,7 @@ class FileSource(Closing):
             else:
                 self._tally.events["sound out of time"] += 1
         yield from self._frames_of(self._decode(None))
-        self._ending.reached(self.stream, self._read)
+        self._ending.reached(self.stream, self._read, last)
         if self._timeline.joins:
             self._tally.note(f"time begins again {self._timeline.joins} times in it: it goes on instead")
         if self._cutter is not None:

@@ -1,5 +1,6 @@
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from streamer.frame import Frame, Size
 from streamer.media import source
 from streamer.media.matroska import end_of
 from streamer.media.source import AudioPacket, FileSource
+from streamer.media.torn import ts_is_torn
 from streamer.tally import Tally
 from tests import clips
 from tests.clips import Clip
@@ -101,23 +103,79 @@ def test_a_file_that_is_cut_off_behind_its_index_is_told(tmp_path: Path) -> None
     assert tally.notes == [f"the file is cut off: {30 - read} of 30 pictures could not be read"]
 
 
-@pytest.mark.parametrize(
-    ("name", "clip"),
-    [
-        ("a.mkv", Clip()),
-        ("a.webm", Clip(codec="libvpx-vp9", options={"deadline": "realtime", "cpu-used": "8"})),
-    ],
-)
-def test_matroska_that_is_cut_off_is_read_and_told(tmp_path: Path, name: str, clip: Clip) -> None:
-    path, tally = clips.make(tmp_path / name, clip), Tally()
+VP8 = Clip(codec="libvpx", options={"deadline": "realtime", "cpu-used": "8"})
+SIZED = {  # containers that say their own size
+    "a.mkv": Clip(),
+    "a.webm": Clip(codec="libvpx-vp9", options={"deadline": "realtime", "cpu-used": "8"}),
+    "a.avi": Clip(codec="mpeg4", audio="libmp3lame"),
+    "a.wmv": Clip(codec="wmv2"),
+}
+UNSIZED = {
+    "a.flv": Clip(audio="aac"),
+    "a.ts": Clip(audio="aac"),
+    "a.m2ts": Clip(format="mpegts"),
+    "a.ogv": replace(VP8, format="ogg"),
+    "a.ivf": VP8,
+    "a.y4m": Clip(codec="wrapped_avframe", format="yuv4mpegpipe"),
+}
+CUT = 2 / 3
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_a_file_that_says_its_size_and_is_cut_off_is_read_and_told(tmp_path: Path, name: str) -> None:
+    path, tally = clips.make(tmp_path / name, SIZED[name]), Tally()
     frames_of(path, tally)
     assert not tally.notes
     whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) * 2 // 3])
+    kept = int(len(whole) * CUT)
+    path.write_bytes(whole[:kept])
     assert 0 < len(frames_of(path, tally)) < 30
-    missing = len(whole) - len(whole) * 2 // 3
-    assert tally.notes == [f"the file is cut off: {missing} of its {len(whole)} bytes are missing"]
+    assert tally.notes == [f"the file is cut off: {len(whole) - kept} of its {len(whole)} bytes are missing"]
     assert tally.events["read errors"] == 1
+
+
+@pytest.mark.parametrize("name", UNSIZED)
+def test_a_file_that_ends_in_the_middle_of_a_packet_is_read_and_told(tmp_path: Path, name: str) -> None:
+    path, tally = clips.make(tmp_path / name, UNSIZED[name]), Tally()
+    frames_of(path, tally)
+    assert not tally.notes
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * CUT) | 1])
+    assert 0 < len(frames_of(path, tally)) <= 30
+    assert tally.notes == ["the file is cut off: it ends in the middle of a packet"]
+    assert tally.events["read errors"] == 1
+
+
+@pytest.mark.parametrize("name", [*(UNSIZED.keys() - {"a.y4m"}), *SIZED])
+def test_what_lies_behind_a_whole_file_does_not_make_it_cut_off(tmp_path: Path, name: str) -> None:
+    path, tally = clips.make(tmp_path / name, {**UNSIZED, **SIZED}[name]), Tally()
+    path.write_bytes(path.read_bytes() + bytes(10_001))
+    assert len(frames_of(path, tally)) == 30
+    assert not tally.notes
+
+
+@pytest.mark.parametrize("space", [188, 192, 204])
+def test_packets_of_mpeg_ts_are_found_whatever_lies_between_them(tmp_path: Path, space: int) -> None:
+    path = tmp_path / "a.ts"
+    packet = (
+        bytes(space - 188 if space == 192 else 0) + b"\x47" + bytes(187) + bytes(16 if space == 204 else 0)
+    )
+    for before in (b"", b"begins in the middle of one"):
+        for length in range(1, 2 * space):
+            path.write_bytes(before + packet * 20 + (packet * 2)[:length])
+            assert ts_is_torn(path) == (length != space), length
+    path.write_bytes(packet * 3)
+    assert not ts_is_torn(path)  # too few to be sure
+
+
+def test_avi_whose_size_counts_its_header_or_was_never_written_is_not_cut_off(tmp_path: Path) -> None:
+    path = clips.make(tmp_path / "a.avi", Clip(codec="mpeg4"))
+    whole = path.read_bytes()
+    for size in (len(whole), 0, 0xFFFFFFFF):
+        path.write_bytes(whole[:4] + size.to_bytes(4, "little") + whole[8:])
+        tally = Tally()
+        assert len(frames_of(path, tally)) == 30
+        assert not tally.notes
 
 
 @pytest.mark.parametrize(
