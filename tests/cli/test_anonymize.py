@@ -14,22 +14,8 @@ from PIL import Image
 from streamer.cli.inputs import Input, find, target_of
 from streamer.errors import ConfigError, InputError
 from tests import clips
+from tests.cli.program import ROOT, command, one_line, streamer
 from tests.clips import Clip
-
-
-def streamer(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "streamer", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-        cwd=cwd or Path(__file__).parents[2],
-    )
-
-
-def one_line(text: str) -> bool:
-    return len(text.strip().splitlines()) == 1
 
 
 def test_one_file_becomes_one_file_with_objects_and_report(tmp_path: Path) -> None:
@@ -116,21 +102,8 @@ def test_pictures_that_are_not_read_do_not_become_videos(tmp_path: Path) -> None
 
 def test_two_runs_do_not_write_one_file_at_the_same_time(tmp_path: Path) -> None:
     path, target = clips.make(tmp_path / "in.mp4", Clip(frames=50)), tmp_path / "out.mp4"
-    command = [
-        sys.executable,
-        "-m",
-        "streamer",
-        "anonymize",
-        "-q",
-        "--overwrite",
-        str(path),
-        "-o",
-        str(target),
-    ]
-    runs = [
-        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
-        for _ in range(3)
-    ]
+    words = command("anonymize", "-q", "--overwrite", path, "-o", target)
+    runs = [subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(3)]
     told = [run.communicate(timeout=120)[1] for run in runs]
     assert {run.returncode for run in runs} <= {0, 1}
     for run, errors in zip(runs, told, strict=True):
@@ -155,10 +128,8 @@ def test_in_a_batch_the_others_still_run(tmp_path: Path) -> None:
 
 def test_a_batch_goes_on_when_nobody_reads_its_lines_any_more(tmp_path: Path) -> None:
     paths = [clips.make(tmp_path / f"{name}.mp4", Clip(frames=3)) for name in "abc"]
-    command = [sys.executable, "-m", "streamer", "anonymize", *map(str, paths), "-o", str(tmp_path / "out")]
-    run = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parents[2]
-    )
+    words = command("anonymize", *paths, "-o", tmp_path / "out")
+    run = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
     assert run.stdout is not None
     assert run.stderr is not None
     run.stdout.close()
@@ -187,24 +158,13 @@ def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_leaves_no_half_file(long_clip: Path, tmp_path: Path, number: signal.Signals) -> None:
     target = tmp_path / "out.mp4"
-    command = [
-        sys.executable,
-        "-m",
-        "streamer",
-        "anonymize",
-        str(long_clip),
-        "-o",
-        str(target),
-        "--reencode",
-        "all",
-    ]
     run = subprocess.Popen(
-        command,
+        command("anonymize", long_clip, "-o", target, "--reencode", "all"),
         # a job started in the background ignores the interrupt, and so would its children
         preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
     )
     part = tmp_path / "out.mp4.part"
     deadline = time.monotonic() + 150
@@ -241,8 +201,7 @@ def app(**_):
 cli.app = app
 cli.main()
 """)
-    root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, script], capture_output=True, cwd=root, check=False, timeout=60)
+    done = subprocess.run([sys.executable, script], capture_output=True, cwd=ROOT, check=False, timeout=60)
     assert done.returncode == 130, done.stderr
     assert done.stderr.splitlines() == [b"interrupted; no unfinished file was left"]
 
@@ -250,14 +209,8 @@ cli.main()
 def test_an_interrupt_while_the_command_loads_is_one_line(tmp_path: Path) -> None:
     """`numpy` stands for whatever is being loaded."""
     (tmp_path / "numpy.py").write_text("raise KeyboardInterrupt\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "streamer", "--version"],
-        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    path = f"{tmp_path}{os.pathsep}{ROOT}"
+    done = streamer("--version", env={**os.environ, "PYTHONPATH": path})
     assert done.returncode == 130
     assert done.stderr == "interrupted; no unfinished file was left\n"
 

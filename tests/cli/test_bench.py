@@ -1,14 +1,14 @@
 """`streamer bench` on pictures: the figures are those of real runs."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+
+from tests.cli.program import streamer
 
 
 @pytest.fixture
@@ -20,8 +20,7 @@ def picture(tmp_path: Path) -> Path:
 
 
 def bench(*arguments: object) -> Any:
-    command = [sys.executable, "-m", "streamer", "bench", *map(str, arguments), "--json"]
-    done = subprocess.run(command, capture_output=True, cwd=Path(__file__).parents[2], timeout=250)
+    done = streamer("bench", *arguments, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

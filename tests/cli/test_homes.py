@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import os
 import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -16,9 +15,9 @@ from streamer import models
 from streamer.device import cuda_trt
 from streamer.errors import ModelError
 from tests import clips
+from tests.cli.program import ROOT, command, one_line, streamer
 from tests.clips import Clip
 
-ROOT = Path(__file__).parents[2]
 _DROP_CAPABILITY, _PASSES_ALL_MODES = 24, (1, 2)  # PR_CAPBSET_DROP; CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
 
 
@@ -48,19 +47,6 @@ def homeless(request: pytest.FixtureRequest, tmp_path: Path, locked: Path) -> di
     return kept | {"HOME": home, "XDG_CACHE_HOME": f"{home}/cache"}
 
 
-def streamer(homeless: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "streamer", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-        cwd=ROOT,
-        env=homeless,
-        preexec_fn=_as_a_user,
-    )
-
-
 def test_every_command_works_without_a_home(homeless: dict[str, str], tmp_path: Path) -> None:
     clip = clips.make(tmp_path / "in.mp4", Clip(frames=3))
     photo = tmp_path / "photo.png"
@@ -71,20 +57,18 @@ def test_every_command_works_without_a_home(homeless: dict[str, str], tmp_path: 
         ("doctor",),
         ("models",),
     ):
-        done = streamer(homeless, *arguments)
+        done = streamer(*arguments, env=homeless, preexec_fn=_as_a_user)
         assert done.returncode == 0, done.stderr
         assert not done.stderr
-    done = streamer(homeless, "models", "fetch", "yunet", "--accept-licence")
+    done = streamer("models", "fetch", "yunet", "--accept-licence", env=homeless, preexec_fn=_as_a_user)
     assert done.returncode == 1
     assert done.stderr.startswith("error: models cannot be kept there")
-    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert one_line(done.stderr), done.stderr
 
 
 def test_the_server_works_without_a_home(homeless: dict[str, str], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "streamer", "serve", "--port", "0", "--workers", "1"]
-    store = ["--store", str(tmp_path / "store")]
     run = subprocess.Popen(
-        [*command, *store],
+        command("serve", "--port", 0, "--workers", 1, "--store", tmp_path / "store"),
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,

@@ -1,7 +1,5 @@
 import base64
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from skimage.data import astronaut
 from typer.testing import CliRunner, Result
 
 from streamer.cli import app
+from tests.cli.program import streamer
 from tests.image.pictures import FACE, detail, encoded, samples_of, served
 
 PERSON = np.asarray(astronaut())
@@ -192,8 +191,6 @@ def test_wrong_usage_is_said_and_nothing_is_written(
 
 
 def test_a_folder_needs_a_place_for_its_results(picture: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "streamer", "image", str(picture.parent)], capture_output=True, text=True
-    )
+    done = streamer("image", picture.parent)
     assert done.returncode == 2
     assert "-o" in done.stderr

@@ -10,6 +10,7 @@ import pytest
 
 from streamer import cli
 from tests import clips
+from tests.cli.program import command
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_a_machine_without_a_further_thread_is_told_in_one_line(tmp_path: Path) 
 def test_a_terminal_that_is_closed_ends_a_recording_in_order(ignored: bool, tmp_path: Path) -> None:
     """Unless `nohup` or the like has asked for more."""
     clip, folder = clips.make(tmp_path / "in.mp4"), tmp_path / "recordings"
-    words = [sys.executable, "-m", "streamer", "live", str(clip), "--loop", "--record", str(folder)]
+    words = command("live", clip, "--loop", "--record", folder)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN) if ignored else signal.getsignal(signal.SIGHUP)
     try:
         process = subprocess.Popen(words, stderr=subprocess.DEVNULL)

@@ -17,6 +17,7 @@ from streamer.media.live_source import LiveSource
 from streamer.media.live_spec import LiveSpec
 from streamer.tally import Tally
 from tests import clips
+from tests.cli.program import one_line
 from tests.clips import Clip
 
 Cli = Callable[..., tuple[int, str, str]]  # arguments -> exit code, stdout, stderr
@@ -37,10 +38,6 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         return int(ended.value.code or 0), out, errors
 
     return run
-
-
-def one_line(text: str) -> bool:
-    return len(text.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
