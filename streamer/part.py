@@ -9,7 +9,7 @@ the drive knows no such locks, nobody is kept away.
 import os
 from pathlib import Path
 
-from streamer.errors import OutputError
+from streamer.errors import ConfigError, OutputError, StreamerError
 
 try:
     from fcntl import LOCK_EX, LOCK_NB, flock
@@ -33,7 +33,8 @@ def part_of(path: Path) -> Path:
 class Part:
     """The unfinished file of one result, held by this run alone: see Note [Two runs on one file].
 
-    Raises OutputError if it cannot be made, PartHeldError if another run holds it. `keep` or `drop` it in the end.
+    Raises OutputError if it cannot be made, PartHeldError if another run holds it, and ConfigError for a pipe, a device
+    or a folder under the result's name, which it would replace. `keep` or `drop` it in the end.
     """
 
     def __init__(self, target: Path, mode: int = 0o666) -> None:
@@ -41,9 +42,11 @@ class Part:
         self._target = target
         self._mode = mode
         try:
+            if target.exists() and not target.is_file():
+                raise ConfigError(f"this is no regular file; name another: {target}")
             self._handle = self._hold()
         except OSError as error:
-            if isinstance(error, OutputError):
+            if isinstance(error, StreamerError):
                 raise
             raise OutputError(f"cannot be written ({error.strerror}): {target}") from error
 

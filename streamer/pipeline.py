@@ -14,7 +14,7 @@ from streamer.config import Settings
 from streamer.detector import Detector
 from streamer.device import cores, open_device
 from streamer.device.base import Device
-from streamer.errors import ConfigError, DeviceError, OutputError
+from streamer.errors import DeviceError, OutputError
 from streamer.frame import Clean, FrameResult, Redacted
 from streamer.media.encoders import codec_of, container_of
 from streamer.media.sink import FileSink, check_beside, check_output, copy_refusal
@@ -225,8 +225,6 @@ class _Objects:
 
     def __enter__(self) -> "_Objects":
         if self._path is not None:
-            if self._path.exists() and not self._path.is_file():  # a device would be replaced
-                raise ConfigError(f"this is no regular file; name another: {self._path}")
             self._part = Part(self._path)
             with self._errors():
                 self._file = self._part.path.open("w", encoding="utf-8")

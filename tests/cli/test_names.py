@@ -201,12 +201,25 @@ def test_a_pipe_among_others_fails_alone(cli: Cli, special: dict[str, Path]) -> 
     assert cli("image", special["picture"])[0] == 1
 
 
-def test_the_objects_do_not_replace_a_device(cli: Cli, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "o.jsonl")
-    code, _, errors = cli("anonymize", "in.mp4", "--dry-run", "--objects", "o.jsonl")
-    assert code == 2, errors
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ("anonymize in.mp4 --dry-run --objects PIPE", 2),
+        ("anonymize in.mp4 --overwrite -o PIPE.mp4", 2),
+        ("anonymize in.png --overwrite -o PIPE.png", 2),
+        ("image in.png -o PIPE.png", 1),
+    ],
+)
+def test_no_result_replaces_a_pipe_or_a_device(cli: Cli, tmp_path: Path, arguments: str, code: int) -> None:
+    cv2.imwrite(str(tmp_path / "in.png"), clips.texture(0, 128, 96))
+    pipe = tmp_path / arguments.split()[-1]
+    os.mkfifo(pipe)
+    found, _, errors = cli(*arguments.split())
+    assert found == code, errors
     assert one_line(errors), errors
-    assert (tmp_path / "o.jsonl").is_fifo()
+    assert "no regular file" in errors
+    assert pipe.is_fifo()
+    assert not list(tmp_path.glob("*.part"))
 
 
 LONG = 300 * "a"
