@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import BinaryIO
 
+import av
+
 _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067  # ids of the two outermost elements
 _MOST_ELEMENTS = 16  # before the segment: a header, and perhaps filling
 
@@ -18,6 +20,14 @@ def end_of(path: Path) -> int | None:
                 return file.tell() + size
             file.seek(size, 1)
     return None
+
+
+def has_alpha(stream: av.VideoStream, packet: av.Packet) -> bool:
+    """Whether transparency lies beside the packet; FFmpeg's own decoders of VP8 and VP9 leave it there.
+
+    The stream's word alone says nothing: browsers give it for every recording.
+    """
+    return stream.metadata.get("alpha_mode") == "1" and packet.has_sidedata("matroska_block_additional")
 
 
 def _number(file: BinaryIO, *, keep_marker: bool) -> int | None:

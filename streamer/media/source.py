@@ -20,6 +20,7 @@ from streamer.media.copyable import picture_refusal, stream_refusal
 from streamer.media.display import DisplayTimes, usual_step
 from streamer.media.ending import Ending
 from streamer.media.gop import GopCutter
+from streamer.media.matroska import has_alpha
 from streamer.media.opening import check_regular, open_input
 from streamer.media.picture import Timing, frame_from_picture, turn_of
 from streamer.media.syntax import SYNTAXES
@@ -32,6 +33,7 @@ _PQ, _HLG = 16, 18
 _MOST_SOUND = 64 << 20  # bytes of packets before the first picture, which the output's header waits for
 _LISTS = frozenset({"concat", "dash", "imf"})  # formats of texts that name other files
 _LEAPING = frozenset({"mpeg", "mpegts"})  # formats whose clock may be set anew on the way
+_SEEN_THROUGH = "transparency is left out: what it hid can be seen"
 _BOTTOM_FIRST = (3, 5)  # AV_FIELD_BB, AV_FIELD_BT
 
 
@@ -226,7 +228,7 @@ class FileSource(Closing):
         if picture.color_trc in (_PQ, _HLG):
             self._tally.note("HDR: written with 8 bits and its own transfer curve")
         if _is_transparent(picture):
-            self._tally.note("transparency is left out: what it hid can be seen")
+            self._tally.note(_SEEN_THROUGH)
 
     def _duration_s(self) -> float | None:
         if self.stream.duration is not None and self.stream.time_base is not None:
@@ -260,6 +262,8 @@ class FileSource(Closing):
             self._read += packet.stream is self.stream and not packet.is_corrupt
             in_time = self._timeline.place(packet)
             if packet.stream is self.stream:
+                if has_alpha(self.stream, packet):
+                    self._tally.note(_SEEN_THROUGH)
                 if self._cutter is not None:
                     self._cutter.add(packet)
                 yield from self._frames_of(self._decode(packet))

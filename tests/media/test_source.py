@@ -508,3 +508,15 @@ def test_transparency_that_is_left_out_is_told(tmp_path: Path, opacity: int, tol
     tally = Tally()
     assert len(frames_of(tmp_path / "a.png", tally)) == 3
     assert any("transparency" in note for note in tally.notes) == told
+
+
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+@pytest.mark.parametrize(("pixel_format", "told"), [("yuva420p", True), ("yuv420p", False)])
+def test_transparency_beside_vp8_and_vp9_is_told(
+    tmp_path: Path, codec: str, pixel_format: str, told: bool
+) -> None:
+    options = VP8.options | {"auto-alt-ref": "0"}  # which libvpx asks for where there is transparency
+    clip = Clip(frames=3, codec=codec, pixel_format=pixel_format, options=options)
+    tally = Tally()
+    assert len(frames_of(clips.make(tmp_path / "a.webm", clip), tally)) == 3
+    assert any("transparency" in note for note in tally.notes) == told
