@@ -25,6 +25,7 @@ from streamer.config import Settings
 from streamer.errors import ConfigError, StreamerError
 
 _READY_S = 90.0
+_APART_S = 1.7  # between starts: cameras do not show the same picture at the same moment
 _SETTLE_S = 3.0  # after viewers have joined
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
@@ -114,6 +115,16 @@ class _Server:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/v1/streams", timeout=10) as answer:
             return list(json.loads(answer.read()))
 
+    def enable(self, stream: str) -> None:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/v1/streams/{stream}",
+            data=b'{"enabled": true}',
+            headers={"Content-Type": "application/json"},
+            method="PATCH",
+        )
+        with urllib.request.urlopen(request, timeout=30):
+            pass
+
     def cpu_s(self) -> float:
         """Processor seconds of the process, in user and system mode, all threads (proc(5))."""
         fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
@@ -134,7 +145,10 @@ def _server(plan: Plan, settings: Settings) -> Iterator[_Server]:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = int(taken.getsockname()[1])
     source = str(Path(plan.source).resolve()) if Path(plan.source).exists() else plan.source
-    streams = {f"camera{number}": {"source": source, "loop": True} for number in range(plan.streams)}
+    streams = {
+        f"camera{number}": {"source": source, "loop": True, "enabled": number == 0}
+        for number in range(plan.streams)
+    }
     anonymize = settings.model_dump(mode="json", exclude_unset=True)
     values = {"port": port, "workers": 1, "streams": streams, "anonymize": anonymize}
     with tempfile.TemporaryDirectory(prefix="streamer-bench-") as folder:
@@ -147,7 +161,11 @@ def _server(plan: Plan, settings: Settings) -> Iterator[_Server]:
             process = subprocess.Popen(command, stdout=said, stderr=said, env=_environment())
         server = _Server(process.pid, port)
         try:
-            _wait_ready(server, process, log)
+            for number in range(plan.streams):
+                if number:
+                    time.sleep(_APART_S)
+                    server.enable(f"camera{number}")
+                _wait_ready(server, process, log, number + 1)
             yield server
         finally:
             process.terminate()
@@ -162,11 +180,11 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
-def _wait_ready(server: _Server, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def _wait_ready(server: _Server, process: "subprocess.Popen[bytes]", log: Path, streams: int) -> None:
     until_s = time.monotonic() + _READY_S
     while time.monotonic() < until_s and process.poll() is None:
         with contextlib.suppress(OSError):
-            if all(entry.get("encoder") for entry in server.status()):
+            if sum(bool(entry.get("encoder")) for entry in server.status()) == streams:
                 return
         time.sleep(0.3)
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
