@@ -42,7 +42,6 @@ NMS_IOU = 0.45
 TILE_OVERLAP = 0.25  # of a tile's side: an object up to this size is whole in one tile at least
 OVERVIEW = 3  # the view's side by the overview's
 OVERVIEW_LEAST_PX = 40.0  # root of the area of a box in the overview from which it counts
-OVERVIEW_SHARE = 1.4  # of the threshold, from which it counts: a large false alarm hides much
 TURNED_SHARE = 0.8  # of its score is what counts of a box that was found turned
 _STILL_TILED_FROM = 3.0  # a still picture longer than so many views is looked at in tiles
 _CUT_PX = 4.0  # a box that ends this near to an inner edge of its tile may be cut by it, in frame pixels
@@ -66,7 +65,7 @@ class Detector:
         }
         self._floors = {label: LOW_SHARE * score for label, score in self.thresholds.items()}
         self._sure = np.array(
-            [OVERVIEW_SHARE * self.thresholds.get(label, np.inf) for label in Label], np.float32
+            [self.thresholds.get(label, np.inf) for label in Label], np.float32
         )  # see Note [Overview]
         self._same_for_all_sizes = policy.threshold is not None or not spec.large
         self._side = spec.side or policy.side

@@ -93,7 +93,7 @@ def test_a_large_view_is_followed_by_an_overview_of_which_only_large_and_sure_bo
     def rows(view: Letterbox) -> Rows:
         small = view.size.width < 300
         unsure, large, tiny = (
-            [0, 90, 10, 140, 60, 0, 0.6],
+            [0, 90, 10, 140, 60, 0, 0.45],
             [0, 10, 10, 60, 60, 0, 0.9],
             [0, 70, 10, 80, 20, 0, 0.9],
         )
