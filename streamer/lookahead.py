@@ -20,6 +20,8 @@ _STRIDE_S = 0.1  # frames this close are followed two at a time; the one between
 _SLOW = 1.5  # small pixels per frame below which boxes are followed so; flow loses what is faster
 _VISIBLE = 0.1  # share of a box that must lie in the picture
 _COVERED = 0.9  # share of a box under another one that makes it needless
+_JUST_S = 1e-4  # since a look first missed a track: this one did
+_LEAP_GROWTH = 0.15  # of the sides of a box on the way between two sightings, which may be curved
 _STRAYED = 0.5  # IoU of a detection and its estimate below which the estimate was elsewhere
 
 
@@ -105,6 +107,7 @@ class LookAhead(Generic[T]):
         if self._ahead_s > 0:
             self._spread_drift()
             self._carry_back()
+            self._bridge_leaps()
         while self._window and (
             at_s - self._window[0].at_s >= self._ahead_s - 1e-6 or len(self._window) > self._most
         ):
@@ -181,6 +184,48 @@ class LookAhead(Generic[T]):
             moment.early.append(entry)
         self.early_boxes += len(rows)
         return set(rows)
+
+    def _bridge_leaps(self) -> None:
+        """Mask the way of what seems to have leapt: see Note [Leaps] in matching.py."""
+        newest = self._window[-1].tracks
+        ended = (newest.lost_s > 0) & (newest.lost_s < _JUST_S)
+        leapt = newest.born | ended | (newest.origins == newest.ids)
+        for row in np.flatnonzero((newest.origins > 0) & leapt).tolist():
+            second = self._sighting(int(newest.ids[row]), len(self._window))
+            first = self._sighting(int(newest.origins[row]), second or 0)
+            if first is not None and second is not None:
+                self._mask_way(row, first, second)
+
+    def _sighting(self, track_id: int, before: int) -> int | None:
+        """The last moment of the window, before the one named, in which the detector saw a track."""
+        for index in range(before - 1, -1, -1):
+            tracks = self._window[index].tracks
+            at = np.flatnonzero(tracks.ids == track_id)
+            if len(at) and tracks.unseen_s[at[0]] == 0:
+                return index
+        return None
+
+    def _mask_way(self, row: int, first: int, second: int) -> None:
+        """Mask a row of the newest frame where it was if it kept its pace from its origin, seen at the moment `first`,
+        to its own last sighting at `second`: up to there from as long before its origin, and if it is lost, on to now.
+        """
+        newest, window = self._window[-1].tracks, self._window
+        start = window[first].tracks.boxes[window[first].tracks.ids == newest.origins[row]][0]
+        end = window[second].tracks.boxes[window[second].tracks.ids == newest.ids[row]][0]
+        began_s, span_s = window[first].at_s, window[second].at_s - window[first].at_s
+        if span_s <= 0:
+            return
+        rows, before = np.array([row], np.intp), second == len(window) - 1
+        for index in range(second - 1, -1, -1) if before else range(second + 1, len(window)):
+            share = (window[index].at_s - began_s) / span_s
+            box = geometry.grow((start + (end - start) * np.float32(share))[None], _LEAP_GROWTH)
+            if (
+                share < -1
+                or window[index + before].motion.cut
+                or not _visible(box, window[index].motion.size)[0]
+            ):
+                break
+            self._mask_early(window[index], newest, rows, box)
 
     def _spread_drift(self) -> None:
         """Where a detection moved an estimate, correct the unseen frames before it by their share."""

@@ -18,6 +18,7 @@ from streamer.config import TrackPolicy
 from streamer.detection import Detections, Label
 from streamer.errors import RedactionError
 from streamer.frame import Size
+from streamer.matching import affinity, greedy, leaps
 from streamer.motion import Motion
 
 CONTINUE_SHARE = 0.4  # a score this share of its threshold is enough to continue a track
@@ -34,7 +35,7 @@ _STEADY_S = 0.25  # a missed object is expected to keep its speed so long
 _AT_BORDER = 0.005  # of the long side of the picture
 _ENTERING = 2.0  # how much larger than its visible part an entering object may be
 _VISIBLE = 0.1  # a track ends when less of its box is left in the picture
-_NEAREST = 8  # candidates per detection
+_LEAP_S = 0.6  # between two looks of which only one saw each of two tracks that may be one object
 _OUTWARD = np.array([-1, -1, 1, 1], np.float32)  # the direction that makes a box larger, by side
 
 _Rows = NDArray[np.void]
@@ -52,6 +53,7 @@ _ROW = np.dtype(
         ("drift", np.float32, (4,)),
         ("seen", np.float32, (2,)),  # centre of the last detection
         ("sides", np.float32, (2,)),  # of the last detection
+        ("origin", np.int64),  # what was lost when this was found: see Note [Leaps] in matching.py
         ("cropped", np.bool_, (4,)),  # edges of the last detection that the border of the picture cut
         ("speed", np.float32, (2,)),  # of that centre, pixels per second; NaN after one detection
     ]
@@ -71,6 +73,7 @@ class Tracks:
     born: NDArray[np.bool_]  # (n,) first seen on this frame
     drift: Boxes  # (n, 4) how far this frame's detection moved the edges that motion alone had estimated
     steady: NDArray[np.bool_]  # (n,) once scored `STEADY_SHARE` of the threshold: hardly a false alarm
+    origins: NDArray[np.int64]  # (n,) the track, or the same, from which this one may have leapt; 0: none
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -123,6 +126,7 @@ class Tracker:
             rows["lost_s"] += np.where(rows["lost_s"] > 0, step, 0)
             rows["born"] = False
             rows["drift"] = 0
+            rows["origin"][rows["origin"] == rows["id"]] = 0
         if found is not None:
             rows = self._see(rows, _checked(found))
             rows["cropped"] = np.where(rows["unseen_s"][:, None] > 0, rows["cropped"], _cropped(rows, size))
@@ -154,6 +158,9 @@ class Tracker:
         born["box"], born["label"], born["score"] = found.boxes[new], found.labels[new], found.scores[new]
         born["best"] = born["score"]
         born["born"] = True
+        once = rows[missed & np.isnan(rows["speed"][:, 0]) & (rows["unseen_s"] <= _LEAP_S)]
+        from_row = leaps(once["box"], once["label"], born["box"], born["label"])
+        born["origin"][from_row >= 0] = once["id"][from_row[from_row >= 0]]
         born["seen"] = (born["box"][:, :2] + born["box"][:, 2:]) / 2
         born["sides"] = born["box"][:, 2:] - born["box"][:, :2]
         born["speed"] = np.nan
@@ -182,6 +189,7 @@ def _tracks(rows: _Rows, steady: NDArray[np.bool_]) -> Tracks:
         born=rows["born"].copy(),
         drift=rows["drift"].copy(),
         steady=steady,
+        origins=rows["origin"].copy(),
     )
 
 
@@ -218,7 +226,14 @@ def _continue(
     open_rows = np.flatnonzero(free)
     if not len(which) or not len(open_rows):
         return given
-    pairs = _greedy(_affinity(rows[open_rows], found.take(which), reach))
+    fit = affinity(
+        rows["box"][open_rows],
+        rows["label"][open_rows],
+        rows["unseen_s"][open_rows],
+        found.take(which),
+        reach,
+    )
+    pairs = greedy(fit)
     if pairs:
         row, column = np.array(pairs, np.intp).T
         free[open_rows[row]] = False
@@ -238,52 +253,13 @@ def _renew(rows: _Rows, index: NDArray[np.intp], found: Detections) -> None:
     centre = (seen[:, :2] + seen[:, 2:]) / 2
     speed = (centre - before["seen"]) / np.maximum(before["unseen_s"], np.float32(1e-3))[:, None]
     known = np.isfinite(before["speed"])
+    leapt = ~known[:, 0] & (np.abs(centre - before["seen"]) > before["sides"]).any(axis=1)
+    rows["origin"][index] = np.where(leapt, before["id"], before["origin"])
     rows["speed"][index] = np.where(known, (before["speed"] + speed) / 2, speed)
     rows["seen"][index], rows["sides"][index] = centre, sides
     rows["score"][index] = found.scores
     rows["best"][index] = np.maximum(before["best"], found.scores)
     rows["unseen_s"][index] = rows["lost_s"][index] = 0
-
-
-def _affinity(rows: _Rows, found: Detections, reach: float) -> NDArray[np.float32]:
-    """How well each row (n,) fits each detection (m,): IoU, or nearness in units of size; 0 where it does
-    not.
-
-    `reach`: how many box sides the centres may be apart, before the time unseen widens it; 0 asks for
-    overlap.
-    """
-    boxes = rows["box"]
-    fit = geometry.iou(boxes, found.boxes)
-    fit[fit < 0.1] = 0
-    if reach > 0:
-        side = np.sqrt(np.maximum(geometry.area(boxes), 1))[:, None]
-        other = np.sqrt(np.maximum(geometry.area(found.boxes), 1))[None, :]
-        centre = (boxes[:, :2] + boxes[:, 2:])[:, None] - (found.boxes[:, :2] + found.boxes[:, 2:])[None]
-        apart = np.hypot(centre[..., 0], centre[..., 1]) * 0.5 / np.maximum(side, other)
-        far = (reach + np.minimum(rows["unseen_s"], 1.0))[:, None]
-        alike = np.minimum(side, other) / np.maximum(side, other)
-        near = 0.5 * (1 - apart / far) * alike
-        fit = np.maximum(fit, np.where(alike > 0.5, near, 0))
-    fit[rows["label"][:, None] != found.labels[None, :]] = 0
-    return np.asarray(fit, np.float32)
-
-
-def _greedy(fit: NDArray[np.float32]) -> list[tuple[int, int]]:
-    """Pairs (row, column) by falling fit, each row and column at most once; only positive fits."""
-    if len(fit) > _NEAREST:
-        limit = np.partition(fit, len(fit) - _NEAREST, axis=0)[len(fit) - _NEAREST]
-        fit = np.where(fit >= limit, fit, 0)
-    rows, columns = np.nonzero(fit > 0)
-    order = np.argsort(-fit[rows, columns], kind="stable")
-    used_rows: set[int] = set()
-    used_columns: set[int] = set()
-    pairs: list[tuple[int, int]] = []
-    for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
-        if row not in used_rows and column not in used_columns:
-            used_rows.add(row)
-            used_columns.add(column)
-            pairs.append((row, column))
-    return pairs
 
 
 def _shaded(rows: _Rows) -> NDArray[np.bool_]:

@@ -104,6 +104,7 @@ def test_a_track_that_left_with_a_passing_lorry_is_masked_where_it_was_found_aga
             born,
             drift,
             ~born,
+            np.zeros(1, np.int64),
         )
 
     ahead, estimator = LookAhead(TrackPolicy(look_ahead_s=1)), MotionEstimator()
@@ -115,6 +116,32 @@ def test_a_track_that_left_with_a_passing_lorry_is_masked_where_it_was_found_aga
     assert covered(lorry, between.boxes).min() > 0.99
     assert max(covered(face, box[None]).min() for box in between.boxes) > 0.95  # by one
     assert ahead.early_tracks == 0  # it was known before
+
+
+@pytest.mark.parametrize("pace", [0.35, 0.6])  # of its side, each frame
+@pytest.mark.parametrize("side", [1, -1])
+def test_what_dashes_by_is_masked_on_its_way_between_two_looks(pace: float, side: int) -> None:
+    """Flow does not follow it: all that is known is where two looks found something alike."""
+    shown = scene([lambda t: (960 + side * (pace * 60 * 25 * t - 1000), 500 + 100 * t, 60)], 2.0)
+    ready, _ = run(shown, detector(shown), lambda index: index % 8 == 0, look_ahead_s=1.0)
+    shares = [covered(shown.boxes[one.item], one.boxes).min() for one in ready if len(shown.boxes[one.item])]
+    assert len(shares) > 25
+    assert np.mean(np.array(shares) > 0.9) > 0.97
+
+
+def test_no_way_is_masked_between_two_that_were_there_before_or_are_not_alike() -> None:
+    paths = [lambda t: (500, 500, 100), lambda t: (900 if t > 0.6 else -900, 500, 100)]
+    shown = scene(paths, 1.2)
+    found = detector(shown)
+
+    def look(index: int) -> detection.Detections:  # the first is seen thrice, then the second alone
+        return found(index).take(
+            found(index).boxes[:, 0] > 700 if index > 20 else found(index).boxes[:, 0] >= 0
+        )
+
+    ready, _ = run(shown, look, lambda index: index % 8 == 0, look_ahead_s=1.0)
+    between = np.array([[650, 450, 750, 550]], np.float32)
+    assert max((covered(between, one.boxes).max() for one in ready if len(one)), default=0) < 0.3
 
 
 @pytest.mark.parametrize("step", [0.04, 0.0, -0.04, 1e-9])
