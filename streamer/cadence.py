@@ -14,7 +14,8 @@ from streamer.tracking import Tracks
 _MOVING_S = 0.32  # between runs while anything moves or is tracked, where the look-ahead allows three
 _LIVE_S = 0.16  # and without look-ahead, where what enters is seen until the next run
 _LOOKS = 0.4  # interval per look-ahead: so that a miss leaves time for a second look
-_MOVING_FRAMES = 5  # and at least so many frames, so that slow streams do not pay for each
+_MOVING_FRAMES = 3  # and at least so many frames, so that slow streams do not pay for each
+_NEW_FRAMES = 2.5  # and for new motion and doubt
 _STILL_S = 0.5  # between runs in a still picture without look-ahead
 _STILL_MOST_S = 1.0  # and at most
 _STILL_LOOKS = (
@@ -127,7 +128,7 @@ class Cadence:
             return None
         if self._again:
             return "after a cut"
-        if waited < often / 2:
+        if waited < max(often / 2, self.stretch * _NEW_FRAMES * step):
             return None
         return "new motion" if np.count_nonzero(fresh & motion.novel) >= _FRESH else self._doubt(tracks)
 
