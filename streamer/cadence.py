@@ -14,8 +14,8 @@ from streamer.tracking import Tracks
 _MOVING_S = 0.32  # between runs while anything moves or is tracked, where the look-ahead allows three
 _LIVE_S = 0.16  # and without look-ahead, where what enters is seen until the next run
 _LOOKS = 0.4  # interval per look-ahead: so that a miss leaves time for a second look
-_MOVING_FRAMES = 3  # and at least so many frames, so that slow streams do not pay for each
-_NEW_FRAMES = 2.5  # and for new motion and doubt
+_MOVING_FRAMES = 5  # and at least so many frames, so that slow streams do not pay for each
+_MOVING_MOST_S = 0.5  # and at most, however slow
 _STILL_S = 0.5  # between runs in a still picture without look-ahead
 _STILL_MOST_S = 1.0  # and at most
 _STILL_LOOKS = (
@@ -111,7 +111,7 @@ class Cadence:
         waited = self._run_s + 0.25 * step  # half a frame early rather than half a frame late
         self._spare = min(_SPARE, self._spare + step / _SPARE_EACH_S)
         moving = motion.activity > (_ACTIVE if len(tracks) == 0 else 0)
-        often = self.stretch * max(self._moving_s, _MOVING_FRAMES * step)
+        often = self.stretch * max(self._moving_s, min(_MOVING_FRAMES * step, _MOVING_MOST_S))
         usual = often if moving else self._still_s
         overdue = waited - min(usual, self.stretch * self._longest_s)
         if self._full() or overdue >= _PUT_OFF_S or (overdue >= 0 and not self.busy()):
@@ -128,7 +128,7 @@ class Cadence:
             return None
         if self._again:
             return "after a cut"
-        if waited < max(often / 2, self.stretch * _NEW_FRAMES * step):
+        if waited < often / 2:
             return None
         return "new motion" if np.count_nonzero(fresh & motion.novel) >= _FRESH else self._doubt(tracks)
 

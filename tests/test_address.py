@@ -100,6 +100,6 @@ def test_addresses_within_messages_lose_their_secrets() -> None:
 
 @pytest.mark.parametrize("name", ["me:hunter22@" + "x" * 300, "me:hunter22@\0", "rtsp:" + "[" * 4000 + "@x"])
 def test_a_login_that_no_file_can_be_called_is_refused_like_any_other(name: str) -> None:
-    with pytest.raises(ConfigError, match="begins with one of|control character") as refused:
+    with pytest.raises(ConfigError, match=r"begins with one of|control character") as refused:
         check_source(name)
     assert "hunter22" not in str(refused.value)
