@@ -90,12 +90,14 @@ class Channel(Generic[T]):
 class Worker:
     """One function on a thread of its own. What it raises is kept in `error`.
 
-    Raises NoThreadError.
+    It says itself when it is done: Python before 3.13 takes a thread for dead once an interrupt has ended a wait for
+    it. Raises NoThreadError.
     """
 
     def __init__(self, work: Callable[[], None], *, name: str) -> None:
         self.error: BaseException | None = None
         self._work = work
+        self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         try:
             self._thread.start()
@@ -111,15 +113,18 @@ class Worker:
             pass
         except BaseException as caught:  # noqa: BLE001 - kept for the owner
             self.error = caught
+        finally:
+            self._done.set()
 
     @property
     def alive(self) -> bool:
         """Whether the function still runs."""
-        return self._thread.is_alive()
+        return not self._done.is_set()
 
     def join(self, timeout_s: float | None = None) -> bool:
         """Wait for its end; whether it has ended."""
-        self._thread.join(timeout_s)
+        if self._done.wait(timeout_s):
+            self._thread.join()
         return not self.alive
 
 

@@ -1,3 +1,4 @@
+import signal
 import threading
 from collections.abc import Iterator
 
@@ -47,3 +48,24 @@ def test_a_machine_without_a_further_thread_is_an_error_of_the_machine(
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(NoThreadError, match=r"no further thread.*decode"):
         Worker(lambda: None, name="decode")
+
+
+def test_a_worker_is_waited_for_again_after_an_interrupt() -> None:
+    """Python before 3.13 took it for dead, and the last recording of a stream stopped by a signal stayed unfinished."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    go_on = threading.Event()
+    worker = Worker(lambda: bool(go_on.wait(30)), name="record")
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(KeyboardInterrupt):
+            worker.join(30)
+        assert worker.alive
+        assert not worker.join(0.01)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        go_on.set()
+    assert worker.join(30)
