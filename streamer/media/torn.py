@@ -34,9 +34,10 @@ def ogg_is_torn(path: Path) -> bool:
     page = tail[max(0, tail.rfind(b"OggS")) :]
     if not page.startswith(b"OggS"):
         return False
-    table = page[_OGG_HEADER:]
-    segments = page[_OGG_HEADER - 1] if table else 0
-    return not table or len(table) < segments + sum(table[:segments])
+    if len(page) < _OGG_HEADER:
+        return True
+    segments, table = page[_OGG_HEADER - 1], page[_OGG_HEADER:]
+    return len(table) < segments + sum(table[:segments])
 
 
 def _ends_of(path: Path, length: int) -> tuple[bytes, bytes, int]:

@@ -154,6 +154,13 @@ def test_what_lies_behind_a_whole_file_does_not_make_it_cut_off(tmp_path: Path, 
     assert not tally.notes
 
 
+def test_a_last_page_of_ogg_that_holds_nothing_is_whole(tmp_path: Path) -> None:
+    path, tally = clips.make(tmp_path / "a.ogv", UNSIZED["a.ogv"]), Tally()
+    path.write_bytes(path.read_bytes() + b"OggS\0\4" + bytes(21))
+    assert len(frames_of(path, tally)) == 30
+    assert not tally.notes
+
+
 @pytest.mark.parametrize("space", [188, 192, 204])
 def test_packets_of_mpeg_ts_are_found_whatever_lies_between_them(tmp_path: Path, space: int) -> None:
     path = tmp_path / "a.ts"
