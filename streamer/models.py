@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from streamer import resources
 from streamer.detection import Label
-from streamer.errors import ModelError
+from streamer.errors import ConfigError, ModelError
 
 _LABELS = {"face": Label.FACE, "plate": Label.PLATE}
 _LARGEST = 1 << 29  # bytes that a download may have
@@ -103,8 +103,8 @@ def manifest() -> dict[str, Any]:
 def find(name: str) -> ModelSpec:
     """The detector called `name`, its weights present and unaltered.
 
-    Raises ModelError if the manifest has no such name or no way to run it, its licence was not accepted, the file
-    is missing, or its SHA-256 is another.
+    Raises ConfigError if the manifest has no such name, ModelError if it has no way to run it, its licence was not
+    accepted, the file is missing, or its SHA-256 is another.
     """
     entry = _entry(name)
     if "decoder" not in entry:
@@ -127,8 +127,8 @@ def find(name: str) -> ModelSpec:
 def fetch(name: str, *, accept_licence: bool) -> Path:
     """Download the weights of `name` into `folder()`, checked by hash; accepts its licence on the user's word.
 
-    Raises ModelError: licence not accepted, no URL or hash known, network, another content than expected, or a folder
-    that cannot be written.
+    Raises ConfigError for a name that is none, and ModelError: licence not accepted, no URL or hash known, network,
+    another content than expected, or a folder that cannot be written.
     """
     entry = _entry(name)
     if _bundled(entry):
@@ -166,7 +166,7 @@ def _is_there(path: Path) -> bool:
 def _entry(name: str) -> dict[str, Any]:
     entries = manifest()
     if name not in entries:
-        raise ModelError(f'no detector is called "{name}"; the manifest has: {", ".join(sorted(entries))}')
+        raise ConfigError(f'no detector is called "{name}"; the manifest has: {", ".join(sorted(entries))}')
     entry: dict[str, Any] = entries[name]
     return entry
 

@@ -13,7 +13,7 @@ import pytest
 from streamer import models, resources
 from streamer.decoders import DECODERS
 from streamer.device.cpu import OnnxSession
-from streamer.errors import ModelError
+from streamer.errors import ConfigError, ModelError
 
 WEIGHTS = b"weights of somebody"
 HASH = hashlib.sha256(WEIGHTS).hexdigest()
@@ -77,7 +77,7 @@ def test_every_entry_is_well_formed(name: str, entry: dict[str, Any]) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ModelError, match=r"the manifest has: .*fast"):
+    with pytest.raises(ConfigError, match=r"the manifest has: .*fast"):
         models.find("slow")
 
 

@@ -92,9 +92,15 @@ def main() -> NoReturn:
         _say("interrupted; no unfinished file was left")
         code = INTERRUPTED
     except TyperException as error:  # wrong usage
-        _say(f"error: {shown(error)}; see --help")
+        if said := _usage(error):  # without a command nothing: the help was printed already
+            _say(f"error: {shown(said)}; see --help")
         code = USAGE
     _leave(code)
+
+
+def _usage(error: TyperException) -> str:
+    """What is wrong and, unlike in the message alone, with which option; without pydantic's word for its own errors."""
+    return error.format_message().replace("Value error, ", "").rstrip(".")
 
 
 def _leave(code: int) -> NoReturn:

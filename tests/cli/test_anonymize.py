@@ -66,13 +66,14 @@ def test_every_refusal_is_one_line_and_an_exit_code(tmp_path: Path) -> None:
         (("anonymize", path, "--config", wrong), 2, "margin"),
         (("anonymize", path, "--config", tmp_path / "no.toml"), 2, "cannot read"),
         (("anonymize", path, "--threshold", 3), 2, "threshold"),
-        (("anonymize", path, "--model", "nobody"), 1, "nobody"),
+        (("anonymize", path, "--model", "nobody"), 2, "nobody"),
         (("anonymize", path, "--preset", "warp"), 2, "preset"),
         (("anonymize", path, "--codec", "hevc", "--crf", 52), 2, "0 to 51"),
         (("anonymize", path, "--crf", 63), 2, "0 to 51"),
         (("anonymize", path, "--bogus"), 2, "--bogus"),
-        (("anonymize", path, "--style", "glitter"), 2, "glitter"),
-        (("anonymize",), 2, "inputs"),
+        (("anonymize", path, "--style", "glitter"), 2, "'--style': 'glitter' is not one of"),
+        (("anonymize", path, "--crf", "high"), 2, "'--crf'"),
+        (("anonymize",), 2, "INPUT"),
         (("anonymize", path, "--detect-every", "often"), 2, "often"),
         (("anonymize", path, "--detect-every", 0), 2, '--detect-every takes 1 to 60 frames or auto, not "0"'),
         (("anonymize", path, "--detect-every", -1), 2, "1 to 60"),
@@ -88,6 +89,13 @@ def test_every_refusal_is_one_line_and_an_exit_code(tmp_path: Path) -> None:
         assert one_line(done.stderr), done.stderr
         assert words in done.stderr
     assert sorted(file.name for file in tmp_path.iterdir()) == ["empty", "in.mp4", "text.mp4", "wrong.toml"]
+
+
+def test_without_a_command_the_help_says_it_all() -> None:
+    done = streamer()
+    assert done.returncode == 2
+    assert "anonymize" in done.stdout
+    assert done.stderr == ""
 
 
 def test_pictures_that_are_not_read_do_not_become_videos(tmp_path: Path) -> None:
