@@ -328,7 +328,7 @@ class _Gate:
             HiddenObject(_TEXTS[label], tuple(place), score, track)
             for label, place, score, track in zip(*columns, strict=True)
         )
-        self._tally.events["early masks"] += int(ready.early.sum())
+        self._tally.events["frames masked early"] += bool((ready.early & hidden).any())
         return FrameResult(
             frame.index, frame.pts, frame.time_s, size.width, size.height, objects, ready.item.covered
         )

@@ -125,7 +125,7 @@ class Report:
             "hidden": {"faces": events.get("faces", 0), "plates": events.get("plates", 0)},
             "frames": {
                 "masked": events.get("frames masked", 0),
-                "masked_before_first_detection": events.get("early masks", 0),
+                "masked_before_first_detection": events.get("frames masked early", 0),
                 "copied_without_encoding": copied,
                 "decoded_twice": events.get("frames decoded twice", 0),
                 "covered_whole": covered,

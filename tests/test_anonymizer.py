@@ -99,6 +99,14 @@ def test_a_face_found_late_is_masked_early() -> None:
         assert masked, f"frame {item.frame.index} shows the face"
 
 
+def test_frames_and_not_their_masks_are_counted_as_masked_early() -> None:
+    late = sees(lambda index: [FACE, (200.0, 60.0, 240.0, 110.0)] if index >= 10 else [])
+    tally = Tally()
+    still = (replace(noise_frame(0), index=i, pts=i) for i in range(30))
+    list(anonymize(still, means(late, settings_from(EVERY_FRAME)), tally))
+    assert tally.events["frames masked early"] == 10
+
+
 def test_a_face_that_appears_in_a_large_still_picture_is_masked_from_its_first_frame(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
