@@ -74,6 +74,8 @@ def command(
     settings = settings_of(config_file, flags)
     access = Access(OWN_FILES.model_copy(update={"private_urls": private_urls}))
     jobs = list(_jobs(inputs, output))
+    if not jobs:
+        raise InputError(f"no pictures in the folder: {', '.join(inputs)}")
     taken = {path for job in jobs if (path := _file_of(job.image)) is not None}
     failed = 0
     with _bar() as bar:

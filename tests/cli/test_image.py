@@ -190,6 +190,13 @@ def test_wrong_usage_is_said_and_nothing_is_written(
     assert {path.name for path in tmp_path.rglob("*")} == {"in", "person.jpg"}
 
 
+def test_a_folder_without_pictures_is_said(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_text("no picture")
+    done = streamer("image", tmp_path, "-o", tmp_path / "out")
+    assert done.returncode == 1
+    assert "no pictures in the folder" in done.stderr
+
+
 def test_a_folder_needs_a_place_for_its_results(picture: Path) -> None:
     done = streamer("image", picture.parent)
     assert done.returncode == 2
