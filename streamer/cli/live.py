@@ -123,16 +123,17 @@ def _need_serving() -> None:
 def _serve(fleet: Fleet, wanted: dict[str, StreamSettings], door: _Door, say: Console) -> None:
     from streamer.server.keys import Keys, is_loopback, read_keys
     from streamer.server.live import create_live_app
-    from streamer.server.prefix import check_prefix
+    from streamer.server.prefix import check_names, check_prefix
     from streamer.server.rooms import Streams
 
     keys = read_keys(door.keys_file) if door.keys_file is not None else Keys()
     if not keys and not is_loopback(door.host):
         raise ConfigError(f"without --keys this machine alone can be served, not {door.host}")
-    listener = web.listen(door.host, door.port)
     prefix = check_prefix(door.prefix)
+    check_names(wanted, prefix)
+    listener = web.listen(door.host, door.port)
     where = web.address(door.host, listener, tls=door.cert is not None) + prefix
-    app = create_live_app(Streams(fleet), wanted, keys, prefix=prefix)
+    app = create_live_app(Streams(fleet, prefix=prefix), wanted, keys, prefix=prefix)
     say.print(f"page: {where}/", markup=False)
     for name, settings in wanted.items():
         if settings.webrtc:

@@ -76,8 +76,11 @@ def _announce(settings: ServeSettings, listener: socket.socket, has_keys: bool) 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     where = web.address(settings.host, listener, tls=settings.tls_cert is not None) + settings.prefix
     console.print(f"streamer serves on {where}", markup=False)
-    for name in settings.streams or {}:
-        console.print(f"stream {name}: {where}/{name}/whep", markup=False)
+    for name, stream in (settings.streams or {}).items():
+        if stream.enabled and stream.webrtc:
+            console.print(f"stream {name}: {where}/{name}/whep", markup=False)
+        if stream.enabled and stream.hls:
+            console.print(f"stream {name}: {where}/{name}/index.m3u8", markup=False)
     if has_keys:
         console.print("API keys are required in X-API-KEY or X-RapidAPI-Key")
     else:
@@ -94,4 +97,4 @@ def _streams(settings: ServeSettings) -> "Streams | None":
 
     fleet = Fleet(open_studio(pipeline.open_engine(settings.anonymize)))
     limits = RoomLimits(settings.viewers, tuple(map(ice_server, settings.ice_servers)))
-    return Streams(fleet, limits, settings.folders)
+    return Streams(fleet, limits, settings.folders, prefix=settings.prefix)

@@ -1,6 +1,7 @@
 """A server below a path of another one, which may or may not cut that path off before it passes a request on."""
 
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from streamer.errors import ConfigError
@@ -21,6 +22,15 @@ def check_prefix(text: str) -> str:
     if not _PREFIX.fullmatch(prefix):
         raise ConfigError(f"a prefix is a path such as /cameras, not {text}")
     return prefix
+
+
+def check_names(names: Iterable[str], prefix: str) -> None:
+    """Refuse a prefix that begins with the name of a stream: of `/camera/index.m3u8` nobody could say whether `/camera`
+    is the path of the server in front or the stream. Raises ConfigError.
+    """
+    for name in names:
+        if f"{prefix}/".startswith(f"/{name}/"):
+            raise ConfigError(f"a stream may not be called like the beginning of the prefix {prefix}: {name}")
 
 
 class Prefixed:

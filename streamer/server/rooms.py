@@ -14,6 +14,7 @@ from streamer.live.fleet import Fleet
 from streamer.live.settings import StreamSettings
 from streamer.live.stream import LiveStream
 from streamer.media.webrtc import Room, RoomLimits
+from streamer.server.prefix import check_names
 
 LOG = logging.getLogger("streamer.live")
 NO_STORE = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -56,11 +57,19 @@ class Streams:
     """The streams as the web application sees them: changes run on threads, rooms on the event loop."""
 
     def __init__(
-        self, fleet: Fleet, limits: RoomLimits | None = None, folders: tuple[Path, ...] = ()
+        self,
+        fleet: Fleet,
+        limits: RoomLimits | None = None,
+        folders: tuple[Path, ...] = (),
+        *,
+        prefix: str = "",
     ) -> None:
-        """`folders`: where requests may make streams play files and put recordings; nowhere else."""
+        """`folders`: where requests may make streams play files and put recordings; nowhere else. `prefix`: the path
+        below which all is served, like which no stream may be called.
+        """
         self.fleet = fleet
         self.folders = tuple(folder.resolve() for folder in folders)
+        self._prefix = prefix
         self.rooms = Rooms(limits or RoomLimits())
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -84,6 +93,7 @@ class Streams:
 
     async def put(self, name: str, settings: StreamSettings) -> None:
         """Add or change a stream. Raises ConfigError or OutputError."""
+        check_names([name], self._prefix)
         await asyncio.to_thread(self.fleet.put, name, settings)
         await self.rooms.forget_stopped(list(self.fleet))
 

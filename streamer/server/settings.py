@@ -13,7 +13,7 @@ from streamer.image.limits import ImageLimits
 from streamer.image.store import DAY_S
 from streamer.live.settings import StreamSettings, check_name
 from streamer.media.ice import ice_server
-from streamer.server.prefix import check_prefix
+from streamer.server.prefix import check_names, check_prefix
 
 
 def _ice(text: str) -> str:
@@ -76,6 +76,7 @@ def load(path: Path | None, flags: dict[str, Any]) -> ServeSettings:
         raise ConfigError(f"{place}: {problem['msg']} (in {origin})") from None
     for name in settings.streams or {}:
         check_name(name)
+    check_names(settings.streams or {}, settings.prefix)
     return settings
 
 

@@ -22,6 +22,7 @@ from tests.cli.program import command
         (["rtsp://me:hunter22@cam/1"], "say where the stream goes", 2),
         (["rtsp://me:hunter22@cam/1", "--push", "gopher://me:hunter22@x/1"], "push needs one of", 2),
         (["0", "--webrtc", "--name", "front door"], "a stream's name is letters", 2),
+        (["0", "--webrtc", "--prefix", "/camera", "--quiet"], "may not be called like", 2),
     ],
 )
 def test_what_cannot_work_is_one_line(

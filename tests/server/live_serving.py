@@ -55,7 +55,7 @@ def serving(
     prefix: str = "",
 ) -> Iterator[Served]:
     """The server with these streams, whose detector always finds the scene's face."""
-    made = Streams(Fleet(studio()), RoomLimits(viewers, ice_servers), folders)
+    made = Streams(Fleet(studio()), RoomLimits(viewers, ice_servers), folders, prefix=prefix)
     wanted = {name: StreamSettings(**values) for name, values in streams.items()}
     app = create_live_app(made, wanted, keys, prefix=prefix)
     options = uvicorn.Config(app, port=port, log_level="error", timeout_graceful_shutdown=1, http=TimedHeads)

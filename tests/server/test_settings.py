@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from streamer import resources
-from streamer.cli import web
+from streamer.cli import serve, web
 from streamer.errors import ConfigError
 from streamer.live.settings import stream_settings
 from streamer.server.settings import ServeSettings, load
@@ -49,6 +49,25 @@ def test_a_tls_key_alone_does_not_serve_in_the_clear(tmp_path: Path) -> None:
 def test_a_prefix_is_a_path(prefix: str) -> None:
     with pytest.raises(ConfigError, match="a prefix is a path"):
         load(None, {"prefix": prefix})
+
+
+@pytest.mark.parametrize("prefix", ["/front", "/front/whep"])
+def test_no_stream_is_called_like_the_prefix(prefix: str) -> None:
+    """Its addresses would be taken for those of the server in front, and answered 404."""
+    with pytest.raises(ConfigError, match="may not be called like"):
+        load(None, {"prefix": prefix, "streams": {"front": {"source": "0"}}})
+    assert load(None, {"prefix": prefix, "streams": {"front-door": {"source": "0"}}}).prefix == prefix
+
+
+def test_only_addresses_that_answer_are_announced(capsys: pytest.CaptureFixture[str]) -> None:
+    both = {"a": {"source": "0"}, "b": {"source": "0", "webrtc": False, "hls": True}}
+    settings = load(None, {"streams": {**both, "c": {"source": "0", "enabled": False}}})
+    with web.listen("127.0.0.1", 0) as listener:
+        serve._announce(settings, listener, has_keys=True)
+    said = capsys.readouterr().err
+    assert "/a/whep" in said
+    assert "/b/index.m3u8" in said
+    assert not any(each in said for each in ("/a/index", "/b/whep", "/c/"))
 
 
 def test_flags_win(tmp_path: Path) -> None:

@@ -129,6 +129,9 @@ def test_a_viewer_is_led_back_below_the_path_of_another_server(clip: Path, passe
         session = answer.headers["location"]
         assert session.startswith("/yard/camera/whep/")
         assert served.http.delete(passed + session.removeprefix("/yard")).status_code == 200
+        refused = served.http.put(f"{passed}/v1/streams/yard", json={"source": "rtsp://192.0.2.1/1"})
+        assert refused.status_code == 400
+        assert "may not be called like" in refused.json()["error"]
 
 
 def test_whep_refuses_what_it_cannot_serve(served: Served) -> None:
