@@ -151,11 +151,12 @@ def _run(fleet: Fleet, name: str, settings: StreamSettings, say: Console) -> Non
 
     signal.signal(signal.SIGTERM, stop)
     web.on_hang_up(stop)
-    fleet.put(name, settings)
-    stream = fleet.get(name)
-    assert stream is not None
     shown = ""
+    stream = None
     try:
+        fleet.put(name, settings)
+        stream = fleet.get(name)
+        assert stream is not None
         while not stream.wait(1.0):
             now = status(stream, now_s=SYSTEM.now())
             line = f"{now['state']}: {now['problem'] or 'ok'}"
@@ -169,5 +170,7 @@ def _run(fleet: Fleet, name: str, settings: StreamSettings, say: Console) -> Non
         say.print("stopping", markup=False)
     finally:
         fleet.stop()
+    if stream is None:
+        return
     if stream.failure is not None or (stream.meter.frames_out == 0 and stream.supervisor.problem):
         raise InputError(stream.supervisor.problem or f"the stream failed: {stream.failure}")
