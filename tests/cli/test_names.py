@@ -91,7 +91,7 @@ def test_an_address_where_a_file_is_meant_is_refused_without_its_password(
         ([URL], 2),
         (["bench", "in.mp4", URL], 2),
         (["anonymize", "in.mp4", "--hide", URL], 2),
-        (["anonymize", "in.mp4", f"--model={URL}"], 1),
+        (["anonymize", "in.mp4", f"--model={URL}"], 2),
         (["anonymize", "in.mp4", "--config", "zones.toml"], 2),
         (["anonymize", "in.mp4", "in.mp4", "--config", "zones.toml"], 1),
     ],
