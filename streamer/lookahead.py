@@ -156,12 +156,8 @@ class LookAhead(Generic[T]):
 
     def _unseen_since(self, track_id: int) -> int:
         """The first moment of the window after that in which the detector last saw a track."""
-        for index in range(len(self._window) - 2, -1, -1):
-            tracks = self._window[index].tracks
-            at = np.flatnonzero(tracks.ids == track_id)
-            if not len(at) or tracks.unseen_s[at[0]] == 0:
-                return index + 1
-        return 0
+        seen = self._sighting(track_id, len(self._window) - 1)
+        return 0 if seen is None else seen + 1
 
     def _leading_to(self, index: int, *, strides: bool) -> tuple[Motion, int]:
         """A motion that ends on a moment of the window, over two close frames if `strides`, and where it begins."""
