@@ -169,7 +169,9 @@ def _run(fleet: Fleet, name: str, settings: StreamSettings, say: Console) -> Non
     except KeyboardInterrupt:
         say.print("stopping", markup=False)
     finally:
-        fleet.stop()
+        with web.bounded_stop() as begin_stop:
+            begin_stop()
+            fleet.stop()
     if stream is None:
         return
     if stream.failure is not None or (stream.meter.frames_out == 0 and stream.supervisor.problem):

@@ -1,11 +1,13 @@
-"""What `serve` and `live` share: a listening socket, the log, and the web server's run."""
+"""What `serve` and `live` share: a listening socket, the log, and the web server's run, which ends when told to."""
 
+import faulthandler
 import logging
 import signal
 import socket
 import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 from streamer.errors import ConfigError, OutputError
 
 _GOODBYE_S = 3  # for open connections, when the server is told to stop
+_STOP_S = 55  # until a stop that hangs is cut short: after the streams' own patience, before that of a service manager
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -32,6 +35,23 @@ def on_hang_up(stop: Callable[[int, FrameType | None], Any]) -> None:
     """Stop in order also when the terminal is closed, unless that is to be ignored, as under `nohup`."""
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         signal.signal(signal.SIGHUP, stop)
+
+
+@contextmanager
+def bounded_stop() -> Iterator[Callable[[], None]]:
+    """Gives what is called when a stop begins: one that then hangs ends the process, exit code 1, and says where.
+
+    That needs no help of Python's threads, whatever they hang in. What is being recorded then is put under its name
+    by the next start.
+    """
+
+    def begin() -> None:
+        faulthandler.dump_traceback_later(_STOP_S, exit=True, file=sys.__stderr__ or 2)
+
+    try:
+        yield begin
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def run(app: Any, listener: socket.socket, *, cert: Path | None = None, key: Path | None = None) -> None:
@@ -61,6 +81,7 @@ def run(app: Any, listener: socket.socket, *, cert: Path | None = None, key: Pat
         """Tells the app at once that it ends: event streams would otherwise last until they are cut."""
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            begin_stop()
             app.state.stopping = True
             super().handle_exit(sig, frame)
 
@@ -69,8 +90,9 @@ def run(app: Any, listener: socket.socket, *, cert: Path | None = None, key: Pat
     except (ssl.SSLError, OSError) as error:
         raise ConfigError(f"not a certificate with its key, both as PEM: {cert}") from error
     server = Server(options)
-    on_hang_up(server.handle_exit)
-    server.run(sockets=[listener])
+    with bounded_stop() as begin_stop:
+        on_hang_up(server.handle_exit)
+        server.run(sockets=[listener])
 
 
 def address(host: str, listener: socket.socket, *, tls: bool = False) -> str:

@@ -1,6 +1,7 @@
 """Faults of the whole program: `streamer live` as users start it, shipped network and all, a zone over the face."""
 
 import asyncio
+import contextlib
 import importlib.util
 import json
 import re
@@ -11,7 +12,6 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,24 @@ class Program:
         _until(told, "an address")
         return found[0]
 
+    def whereabouts(self) -> str:
+        """What each thread of the program is in; ends it."""
+        self.process.send_signal(
+            signal.SIGABRT
+        )  # its fault handler writes the stacks, whatever holds the interpreter
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(10)
+        return self.said()
 
-@contextmanager
+    def said(self) -> str:
+        """The end of its log, in one line: the innermost three calls of each thread, where it tells of them."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        starts = [at for at, line in enumerate(lines) if line.startswith(("Thread 0x", "Current thread 0x"))]
+        calls = [" < ".join(part.strip() for part in lines[at + 1 : at + 4]) for at in starts]
+        return " | ".join(calls or lines[-3:])
+
+
+@contextlib.contextmanager
 def _live(camera: Camera, *words: str) -> Iterator[Program]:
     """`streamer live` on the camera, with a zone over the face; killed when the block is left."""
     with tempfile.TemporaryDirectory(prefix="streamer-proof-") as name:
@@ -64,7 +80,17 @@ def _live(camera: Camera, *words: str) -> Iterator[Program]:
         zones.write_text(json.dumps({"mask": [[[x0, y0], [x1, y0], [x1, y1], [x0, y1]]]}), encoding="utf-8")
         settings.write_text(f"zones = {json.dumps(str(zones))}\n", encoding="utf-8")
         recordings = folder / "recordings"
-        command = [sys.executable, "-m", "streamer", "live", camera.url, "--config", str(settings)]
+        command = [
+            sys.executable,
+            "-X",
+            "faulthandler",
+            "-m",
+            "streamer",
+            "live",
+            camera.url,
+            "--config",
+            str(settings),
+        ]
         command += [word.replace("RECORDINGS", str(recordings)) for word in words]
         with log.open("w", encoding="utf-8") as said:
             process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, text=True)
@@ -88,13 +114,16 @@ def sigterm(name: str) -> Outcome:
         try:
             code = program.process.wait(60)
         except subprocess.TimeoutExpired as late:
-            raise Unfinished("no end within 60 s after SIGTERM") from late
+            raise Unfinished(f"no end within 60 s after SIGTERM; {program.whereabouts()}") from late
         took_s = time.monotonic() - sent_s
         files = sorted(program.folder.iterdir())
         seen = [pictures_of(path) for path in files]
+        said = program.said()
     left = together(seen)
     if code not in (0, -signal.SIGTERM) or [path.suffix for path in files] != [".mp4"] or not left.out:
-        what = f"exit code {code} and {', '.join(path.name for path in files)} with {left.out} pictures"
+        what = (
+            f"exit code {code} and {', '.join(path.name for path in files)} with {left.out} pictures; {said}"
+        )
         return Outcome(name, what, left, None, "LEAKED" if left.uncovered else "not back")
     happened = f"ended after {took_s:.1f} s with exit code {code}; the recording is whole"
     return Outcome(name, happened, left, None, "LEAKED" if left.uncovered else "held")

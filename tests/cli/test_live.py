@@ -91,3 +91,37 @@ def test_a_terminal_that_is_closed_ends_a_recording_in_order(ignored: bool, tmp_
     finally:
         process.kill()
     assert [file.suffix for file in folder.iterdir()] == [".mp4"]
+
+
+def test_a_stop_that_hangs_ends_and_says_where() -> None:
+    hangs = """
+import time
+from streamer.cli import web
+web._STOP_S = 0.5
+def waits_for_ever():
+    time.sleep(60)
+with web.bounded_stop() as begin:
+    time.sleep(1)  # no stop has begun
+    begin()
+    waits_for_ever()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", hangs], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 1
+    assert "waits_for_ever" in done.stderr
+
+
+def test_a_stop_that_is_over_ends_nothing_later() -> None:
+    goes_on = """
+import time
+from streamer.cli import web
+web._STOP_S = 0.3
+with web.bounded_stop() as begin:
+    begin()
+time.sleep(1)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", goes_on], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,6 +1,8 @@
 """Every fault as `streamer prove --faults` tries it, with shorter waits; and what the command makes of the outcomes."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -9,6 +11,7 @@ from streamer.cli import app, faults
 from streamer.errors import ConfigError
 from streamer.proof.faults import CONTROL, FILES, LIVE, run_apart
 from streamer.proof.outcome import Outcome, Pictures, outcome_from, without_pictures
+from streamer.proof.whole_faults import Program
 
 
 @pytest.mark.parametrize("name", [*LIVE, *FILES])
@@ -29,6 +32,19 @@ def test_a_crash_is_an_outcome() -> None:
     outcome = run_apart("no such fault")
     assert outcome.verdict == "crashed"
     assert "no such fault" in outcome.happened
+
+
+def test_a_program_that_does_not_end_tells_where_it_is(tmp_path) -> None:
+    hangs = "import time\ndef waits_for_ever():\n    print('here', flush=True)\n    time.sleep(60)\nwaits_for_ever()"
+    log = tmp_path / "log.txt"
+    with log.open("w") as said:
+        command = [sys.executable, "-X", "faulthandler", "-c", hangs]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True)
+        assert process.stdout is not None
+        with process.stdout:
+            assert process.stdout.readline() == "here\n"
+    assert "waits_for_ever" in Program(process, tmp_path, log).whereabouts()
+    assert process.returncode is not None
 
 
 HELD = Outcome("no fault", "nothing", Pictures(50, 1, 0), 0.04, "held")
