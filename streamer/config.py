@@ -125,7 +125,8 @@ def load(path: Path, overrides: dict[str, Any] | None = None) -> Settings:
     except OSError as error:
         raise ConfigError(f"cannot read the configuration ({error.strerror}): {path}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"not a TOML file ({error}): {path}") from error
+        what = "streams as YAML are for streamer serve" if path.suffix.lower() in (".yaml", ".yml") else error
+        raise ConfigError(f"not a TOML file ({what}): {path}") from error
     return settings_from(overlay(values, overrides or {}), origin=str(path))
 
 

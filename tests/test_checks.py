@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from streamer import config, models, resources
+from streamer.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -58,3 +59,10 @@ def test_a_wrong_key_names_the_right_one() -> None:
 def test_no_module_is_a_drawer_for_everything() -> None:
     for path in (ROOT / "streamer").rglob("*.py"):
         assert path.stem not in {"utils", "util", "common", "helper", "helpers", "manager", "misc"}, path
+
+
+def test_settings_as_yaml_are_told_where_they_belong(tmp_path: Path) -> None:
+    path = tmp_path / "cameras.yaml"
+    path.write_text("streams:\n  front:\n    source: '0'\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="streamer serve"):
+        config.load(path)

@@ -85,7 +85,7 @@ def command(
                 answer = _handed_over(job, masked, form, taken)
             except StreamerError as error:
                 failed += 1
-                bar.console.print(f"error: {shown(f'{job.name}: {error}')}", style="red", markup=False)
+                bar.console.print(f"error: {shown(_told(error, job.name))}", style="red", markup=False)
                 if as_json:
                     print(json.dumps({"input": job.name, "error": shown(error)}), flush=True)
                 continue
@@ -96,6 +96,11 @@ def command(
                 )
     if failed:
         raise typer.Exit(1)
+
+
+def _told(error: StreamerError, name: str) -> str:
+    """What went wrong, and with which picture, named once."""
+    return str(error) if str(error).endswith(f": {name}") else f"{name}: {error}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,7 @@ def _serve(fleet: Fleet, wanted: dict[str, StreamSettings], door: _Door, say: Co
     keys = read_keys(door.keys_file) if door.keys_file is not None else Keys()
     if not keys and not is_loopback(door.host):
         raise ConfigError(f"without --keys this machine alone can be served, not {door.host}")
+    web.check_tls(door.cert, door.key)
     prefix = check_prefix(door.prefix)
     check_names(wanted, prefix)
     listener = web.listen(door.host, door.port)

@@ -64,6 +64,7 @@ def command(
     flags |= {"tls_cert": tls_cert, "tls_key": tls_key}
     given = {name: value for name, value in flags.items() if value is not None}
     settings = serving.load(config_file, given)
+    web.check_tls(settings.tls_cert, settings.tls_key)
     keys = read_keys(settings.keys) if settings.keys is not None else Keys()
     redactors = [open_redactor(settings.anonymize) for _ in range(settings.workers)]
     app = create_app(settings, keys, redactors, _streams(settings))

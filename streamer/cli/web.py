@@ -37,6 +37,21 @@ def on_hang_up(stop: Callable[[int, FrameType | None], Any]) -> None:
         signal.signal(signal.SIGHUP, stop)
 
 
+def check_tls(cert: Path | None, key: Path | None) -> None:
+    """Raises ConfigError unless HTTPS can be served with these files, or HTTP without any."""
+    if key is not None and cert is None:
+        raise ConfigError(f"a TLS key without its certificate: HTTP would be served in the clear: {key}")
+    for file in filter(None, (cert, key)):
+        if not file.is_file():
+            raise ConfigError(f"no such file: {file}")
+    if cert is None:
+        return
+    try:  # a password that is empty: one that is asked for would be waited for
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
+    except (ssl.SSLError, OSError) as error:
+        raise ConfigError(f"not a certificate with its key, both as PEM: {cert}") from error
+
+
 @contextmanager
 def bounded_stop() -> Iterator[Callable[[], None]]:
     """Gives what is called when a stop begins: one that then hangs ends the process, exit code 1, and says where.
@@ -55,17 +70,15 @@ def bounded_stop() -> Iterator[Callable[[], None]]:
 
 
 def run(app: Any, listener: socket.socket, *, cert: Path | None = None, key: Path | None = None) -> None:
-    """Serve until a signal comes; then open connections get a moment and everything is closed. Raises ConfigError."""
+    """Serve until a signal comes; then open connections get a moment and everything is closed. Raises ConfigError as
+    `check_tls` does.
+    """
     import uvicorn
 
     from streamer.server.heads import TimedHeads
 
-    if key is not None and cert is None:
-        raise ConfigError(f"a TLS key without its certificate: HTTP would be served in the clear: {key}")
+    check_tls(cert, key)
     _log_to_stderr()
-    for file in filter(None, (cert, key)):
-        if not file.is_file():
-            raise ConfigError(f"no such file: {file}")
     options = uvicorn.Config(
         app,
         log_level="warning",
@@ -85,10 +98,6 @@ def run(app: Any, listener: socket.socket, *, cert: Path | None = None, key: Pat
             app.state.stopping = True
             super().handle_exit(sig, frame)
 
-    try:
-        options.load()
-    except (ssl.SSLError, OSError) as error:
-        raise ConfigError(f"not a certificate with its key, both as PEM: {cert}") from error
     server = Server(options)
     with bounded_stop() as begin_stop:
         on_hang_up(server.handle_exit)

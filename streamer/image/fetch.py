@@ -122,7 +122,9 @@ def _connect(host: str, port: int, deadline: _Deadline, permit: Permit) -> socke
     """A connection to one of the host's addresses. See Note [Pinned addresses]."""
     addresses = _addresses(host, port, deadline)
     if not all(permit(ipaddress.ip_address(address.split("%")[0])) for address in addresses):
-        raise RefusedError("the picture's URL points into a private network, which is not allowed")
+        raise RefusedError(
+            "the picture's URL points into a private network, which is not allowed unless private URLs are"
+        )
     failure: OSError = ConnectionError()
     for address in dict.fromkeys(addresses):
         try:

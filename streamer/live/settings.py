@@ -110,7 +110,9 @@ def stream_settings(values: Any, *, name: str) -> StreamSettings:
     except ValidationError as error:
         problem = error.errors(include_input=False, include_url=False)[0]
         place = ".".join(str(step) for step in problem["loc"])[:100] or "settings"
-        raise ConfigError(f'stream "{name}": {place}: {problem["msg"]}') from None
+        raise ConfigError(
+            f'stream "{name}": {place}: {problem["msg"].removeprefix("Value error, ")}'
+        ) from None
 
 
 def check_name(name: str) -> str:

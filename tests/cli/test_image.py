@@ -190,6 +190,11 @@ def test_wrong_usage_is_said_and_nothing_is_written(
     assert {path.name for path in tmp_path.rglob("*")} == {"in", "person.jpg"}
 
 
+def test_a_picture_that_is_none_is_named_once(tmp_path: Path) -> None:
+    done = run("nowhere.jpg", "-o", tmp_path)
+    assert (done.exit_code, done.stderr) == (1, "error: no such picture: nowhere.jpg\n")
+
+
 def test_a_folder_without_pictures_is_said(tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").write_text("no picture")
     done = streamer("image", tmp_path, "-o", tmp_path / "out")

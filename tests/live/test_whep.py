@@ -234,6 +234,7 @@ def test_a_wrong_certificate_is_one_line(text: str | None, clip: Path, tmp_path:
     assert "error: " in done.stderr
     assert "cert.pem" in done.stderr
     assert "Traceback" not in done.stderr
+    assert "page:" not in done.stderr  # no address is announced at which nobody answers
 
 
 def test_no_password_is_printed_or_logged(tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
+import datetime
 import socket
 import tomllib
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from streamer import resources
 from streamer.cli import serve, web
@@ -43,6 +47,28 @@ def test_connections_send_at_once() -> None:
 def test_a_tls_key_alone_does_not_serve_in_the_clear(tmp_path: Path) -> None:
     with web.listen("127.0.0.1", 0) as listener, pytest.raises(ConfigError, match="without its certificate"):
         web.run(None, listener, key=tmp_path / "key.pem")
+
+
+def test_a_tls_key_behind_a_password_is_refused_and_none_asked_for(tmp_path: Path) -> None:
+    """A service that waits for a password at its terminal never starts, and nobody is told."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    own, name, now = (
+        ec.generate_private_key(ec.SECP256R1()),
+        x509.Name([]),
+        datetime.datetime.now(datetime.UTC),
+    )
+    builder = x509.CertificateBuilder(name, name, own.public_key(), x509.random_serial_number())
+    made = builder.not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    cert.write_bytes(made.sign(own, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    for lock in (serialization.NoEncryption(), serialization.BestAvailableEncryption(b"secret")):
+        key.write_bytes(
+            own.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, lock)
+        )
+        if isinstance(lock, serialization.NoEncryption):
+            web.check_tls(cert, key)
+            continue
+        with pytest.raises(ConfigError, match="not a certificate with its key"):
+            web.check_tls(cert, key)
 
 
 @pytest.mark.parametrize("prefix", ["cameras", "/a b", "//a", "/a?b", "https://example.org/a"])
