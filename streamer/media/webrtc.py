@@ -29,6 +29,7 @@ from streamer.media.ice import IceServer
 OPUS_CLOCK = 48_000
 _CONNECT_S = 15.0  # until a viewer that asked must have come
 _BACKLOG = 60  # pictures that wait for the event loop
+_GOODBYE_S = 2.0  # for all viewers of a room, when it is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +163,11 @@ class Room:
         await viewer.hang_up()
 
     async def leave_all(self) -> None:
-        """Tell every viewer that it is over."""
+        """Tell every viewer that it is over. Who cannot be told, as behind a relay that has died, is waited for 2 s."""
         self._closed = True
-        await asyncio.gather(*(self.leave(viewer) for viewer in tuple(self._viewers.values())))
+        leaving = [asyncio.create_task(self.leave(viewer)) for viewer in tuple(self._viewers.values())]
+        if leaving:
+            await asyncio.wait(leaving, timeout=_GOODBYE_S)
 
     def close(self) -> None:
         """Stop sending; `leave_all` says goodbye."""

@@ -49,8 +49,8 @@ class Rooms:
 
     async def forget_stopped(self, running: list[LiveStream]) -> None:
         """Say goodbye to the viewers of streams that are gone."""
-        for stream in [stream for stream in self._rooms if stream not in running]:
-            await self._rooms.pop(stream).leave_all()
+        gone = [stream for stream in self._rooms if stream not in running]
+        await asyncio.gather(*(self._rooms.pop(stream).leave_all() for stream in gone))
 
 
 class Streams:
