@@ -31,6 +31,7 @@ from streamer.config import DetectPolicy, Hide
 from streamer.decoders import BATCHED, decoder
 from streamer.detection import Detections, Label
 from streamer.device.base import Device, Letterbox, Tensor, part_letterbox
+from streamer.errors import ModelError
 from streamer.frame import Frame, Size
 from streamer.models import ModelSpec
 
@@ -140,6 +141,7 @@ class Detector:
     ) -> Detections:
         seen = Size(view.size.height, view.size.width) if quarters % 2 else view.size
         found = self._decode(outputs, self.spec, self._floors, seen)
+        _check_numbers(outputs, found, self.spec)
         if not len(found):
             return found
         if quarters:
@@ -149,6 +151,14 @@ class Detector:
         upright = geometry.turn(found.boxes, seen.width, seen.height, -quarters)
         boxes = geometry.clip(view.frame_from_view(upright), size.width, size.height)
         return Detections(boxes, found.scores, found.labels)
+
+
+def _check_numbers(outputs: Sequence[NDArray[np.float32]], found: Detections, spec: ModelSpec) -> None:
+    """Raises ModelError where a network has computed no numbers: they compare as below every threshold, and the boxes
+    made of them hold nothing, so the picture would pass as one without faces."""
+    numbers = not any(np.isnan(level).any() for level in outputs)
+    if not (numbers and np.isfinite(found.boxes).all() and np.isfinite(found.scores).all()):
+        raise ModelError(f'"{spec.name}" answered with what are no numbers: check the model: {spec.weights}')
 
 
 def _levelled(found: Detections, spec: ModelSpec) -> Detections:

@@ -15,6 +15,7 @@ from streamer.detection import Label
 from streamer.detector import TURNED_SHARE, Detector, join, suppress, tiles
 from streamer.device.base import Letterbox, Session, Tensor
 from streamer.device.cpu import CpuDevice
+from streamer.errors import ModelError
 from streamer.frame import Frame, Size
 from streamer.models import Large, ModelSpec
 from tests.fakes import noise_frame
@@ -80,6 +81,16 @@ def test_a_large_box_must_be_surer_to_count_and_to_continue_a_track() -> None:
 def test_only_what_hide_asks_for_is_returned(hide: Hide, labels: list[Label]) -> None:
     rows = [[0, 10, 10, 30, 30, 0, 0.9], [0, 50, 50, 70, 70, 1, 0.9]]
     assert _detector(_Scripted(lambda view: rows), hide)(noise_frame(0)).labels.tolist() == labels
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [*((column, np.nan) for column in range(7)), (1, np.inf), (2, -np.inf), (3, np.inf)]
+)
+def test_a_network_that_answers_with_no_numbers_has_not_found_nothing(column: int, value: float) -> None:
+    rows = [[0, 10, 10, 30, 30, 0, 0.9]]
+    rows[0][column] = value
+    with pytest.raises(ModelError, match="no numbers"):
+        _detector(_Scripted(lambda view: rows))(noise_frame(0))
 
 
 def test_a_network_without_a_wanted_class_is_not_run() -> None:
