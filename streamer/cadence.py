@@ -50,6 +50,7 @@ class Cadence:
         )
         self._every = None if every == "auto" else every
         self._longest_s = look_ahead_s if look_ahead_s > 0 else _STILL_S
+        self._put_off_to_s = look_ahead_s if look_ahead_s > 0 else np.inf
         self._still_s = min(max(_STILL_S, _STILL_LOOKS * look_ahead_s), _STILL_MOST_S)
         self._moving_s = min(max(_LIVE_S, _LOOKS * look_ahead_s), _MOVING_S)
         self._last_s: float | None = None
@@ -114,7 +115,8 @@ class Cadence:
         often = self.stretch * max(self._moving_s, min(_MOVING_FRAMES * step, _MOVING_MOST_S))
         usual = often if moving else self._still_s
         overdue = waited - min(usual, self.stretch * self._longest_s)
-        if self._full() or overdue >= _PUT_OFF_S or (overdue >= 0 and not self.busy()):
+        too_late = overdue >= _PUT_OFF_S or waited >= self.stretch * self._put_off_to_s
+        if self._full() or too_late or (overdue >= 0 and not self.busy()):
             return "interval"
         if waited >= _CHECK_S * (self.stretch - 1):
             self._panned += np.abs(motion.camera) / motion.now.shape[::-1]

@@ -214,9 +214,9 @@ def test_two_scenes_that_are_alike_by_chance_are_both_looked_at():
     assert run(pictures)[11] == "perhaps a cut"
 
 
-def due_at(busy, pictures, fps=30):
+def due_at(busy, pictures, fps=30, look_ahead_s=0.0):
     """When the detector is due, in frames, if it is `busy` with others as long as that says so."""
-    cadence, estimator = Cadence("auto"), MotionEstimator()
+    cadence, estimator = Cadence("auto", look_ahead_s=look_ahead_s), MotionEstimator()
     cadence.busy = busy
     found = {}
     for index, picture in enumerate(pictures):
@@ -236,6 +236,13 @@ def test_a_look_that_is_due_by_time_alone_waits_a_moment_for_those_of_other_stre
     asked = iter([True, False] * 40)
     once = due_at(lambda: next(asked), still)
     assert all(second - first <= index for index, (first, second) in enumerate(zip(free, once, strict=False)))
+
+
+@pytest.mark.parametrize("look_ahead_s", [0.1, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("fps", [10, 30])
+def test_no_look_waits_for_others_longer_than_the_look_ahead_holds_frames(fps, look_ahead_s):
+    due = list(due_at(lambda: True, [texture(270, 480, 1)] * 3 * fps, fps, look_ahead_s))
+    assert max(np.diff(due)) <= look_ahead_s * fps + 1e-6
 
 
 def test_a_cut_waits_for_nobody():
