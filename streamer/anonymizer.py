@@ -126,7 +126,7 @@ class _Judge:
     def _start_again(self, frame: Frame) -> list[Ready[_Moment]]:
         """Nothing is known any more: the frame is covered, the next one starts with a fresh tracker."""
         self._tally.events["tracking failures"] += 1
-        ready = self._release()
+        ready = [each for each in self._release() if each.item.frame is not frame]
         self._forget()
         return [*ready, nothing_in(_Moment(frame, "tracking failed", 0))]
 
@@ -134,11 +134,13 @@ class _Judge:
         with self._tally.stage("motion"):
             small = self._means.device.thumbnail(frame, thumbnail_width(frame.size))
         if not self._patient:
-            return self._decide(frame, small, last=False)
+            return self._decide(frame, small)
         waiting, self._waiting = self._waiting, (frame, small)
-        return [] if waiting is None else self._decide(*waiting, last=self._motion.ends_before(small))
+        return [] if waiting is None else self._decide(*waiting, following=small)
 
-    def _decide(self, frame: Frame, small: Luma, *, last: bool) -> list[Ready[_Moment]]:
+    def _decide(
+        self, frame: Frame, small: Luma, *, following: Luma | None = None, last: bool = False
+    ) -> list[Ready[_Moment]]:
         with self._tally.stage("motion"):
             motion = self._motion.update(
                 small,
@@ -146,6 +148,7 @@ class _Judge:
                 vectors=frame.vectors,
                 tracked=self._tracks.boxes[self._tracks.lost_s == 0],  # what was missed may be something else
             )
+            last = last or (following is not None and self._motion.ends_before(following))
         found = self._detect(frame, motion, last=last)
         with self._tally.stage("track"):
             tracks = self._tracker.update(found, motion=motion, at_s=frame.time_s, size=frame.size)

@@ -142,6 +142,20 @@ def test_what_shows_only_at_the_end_of_a_scene_is_masked(
     assert all(result.objects for result in results[31 - shown : 31])
 
 
+@pytest.mark.parametrize("at", range(20, 26))
+def test_the_last_frame_of_a_scene_is_told_by_itself_not_by_the_one_before(at: int) -> None:
+    """Restless pictures: each is like the one before, but the two around the cut are not like each other."""
+    random = np.random.default_rng(1)
+    ground, *others = random.normal(0, 8, (at + 3, 36, 64))
+    shown = [ground + (1.3 if index >= at else 0.7) * other for index, other in enumerate(others)]
+    frames = [noise_frame(index) for index in range(len(shown))]
+    for frame, picture in zip(frames, shown, strict=True):
+        frame.luma[:] = np.kron(np.clip(picture + 128, 0, 255), np.ones((5, 5))).astype(np.uint8)
+    seen = sees(lambda index: [FACE] if index == at else [])
+    items = list(anonymize(frames, means(seen, settings_from({"detect": {"every": 60}})), Tally()))
+    assert [item.result.objects != () for item in items if isinstance(item, Redacted)][at]
+
+
 def test_a_live_frame_waits_for_no_other() -> None:
     settings = settings_from({"track": {"look_ahead_s": 0}})
     given: list[int] = []
@@ -282,6 +296,21 @@ def test_live_covers_frames_while_tracking_or_masking_fails(
     items = list(anonymize((noise_frame(i) for i in range(20)), doing, Tally()))
     assert [item.frame.index for item in items if isinstance(item, Redacted)] == list(range(20))
     assert all(is_masked(frame, (0, 0, 320, 180)) for frame in frames_of(iter(items)))
+
+
+def test_live_sends_a_frame_once_whose_way_back_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("broken")
+
+    monkeypatch.setattr("streamer.motion.Motion.backward", broken)
+    doing = means(
+        sees(lambda index: [FACE] if index >= 5 else []),
+        settings_from({**EVERY_FRAME, "track": {"look_ahead_s": 0.2}}),
+        on_error="cover",
+    )
+    still = (replace(noise_frame(0), index=i, pts=i) for i in range(12))
+    items = list(anonymize(still, doing, Tally()))
+    assert [item.frame.index for item in items if isinstance(item, Redacted)] == list(range(12))
 
 
 def test_clean_groups_leave_as_packets_and_dirty_ones_whole() -> None:
