@@ -8,6 +8,7 @@ from streamer.media.syntax import SYNTAXES
 
 _CONTAINERS = ("mov", "matroska", "mpegts", "flv")
 _SAMPLES = ("yuv420p", "yuvj420p", "nv12")
+_FILLING = 16  # columns or rows, fewer of which an encoder adds to make the size one of its blocks
 
 
 def stream_refusal(context: av.VideoCodecContext, container: str, into: str | None) -> str | None:
@@ -27,8 +28,18 @@ def stream_refusal(context: av.VideoCodecContext, container: str, into: str | No
     return None
 
 
-def picture_refusal(picture: av.VideoFrame, frame: Frame) -> str | None:
-    """Why no group may be copied whose pictures are like this one, which became `frame`; None where groups may."""
+def _hides_more(context: av.VideoCodecContext, picture: av.VideoFrame) -> bool:
+    """Whether the packets hold more of a picture than its decoder shows: cropping without encoding only says so in
+    the SPS, and what is cut off, which nobody looked at, would travel with them.
+    """
+    hidden = context.coded_width - picture.width, context.coded_height - picture.height
+    return max(hidden) >= _FILLING
+
+
+def picture_refusal(context: av.VideoCodecContext, picture: av.VideoFrame, frame: Frame) -> str | None:
+    """Why no group may be copied whose pictures are like this one, just decoded, which became `frame`; None where
+    groups may.
+    """
     if turn_of(picture) or is_mirrored(picture):
         return "the source is rotated"
     samples = picture.sw_format or picture.format
@@ -36,6 +47,8 @@ def picture_refusal(picture: av.VideoFrame, frame: Frame) -> str | None:
         return f"the source has {samples.name} samples"
     if frame.size != frame.size.even:
         return "the source has an odd size"
+    if _hides_more(context, picture):
+        return "the source is cropped: more is in its packets than it shows"
     if picture.interlaced_frame:
         return "the source is interlaced"
     return None

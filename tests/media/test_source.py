@@ -8,6 +8,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
 from PIL import Image
 
 from streamer.errors import InputError
@@ -334,6 +335,27 @@ def test_a_rotated_picture_becomes_upright(tmp_path: Path) -> None:
         upright = np.rot90(picture.to_ndarray(format="gray"), picture.rotation // 90)
     assert np.abs(frame.luma.astype(int) - upright.astype(int)).mean() < 25
     assert frame.vectors is None
+
+
+@pytest.mark.parametrize(("codec", "filter"), [("libx264", "h264_metadata"), ("libx265", "hevc_metadata")])
+@pytest.mark.parametrize(("cut", "copied"), [(8, True), (96, False)])
+def test_what_was_cut_off_without_encoding_does_not_travel_in_copied_packets(
+    tmp_path: Path, codec: str, filter: str, cut: int, copied: bool
+) -> None:
+    """Such a crop is a number in the SPS: the packets still hold all, and nobody looked at what it hides."""
+    whole, cropped = clips.make(tmp_path / "whole.mp4", Clip(codec=codec)), tmp_path / "cropped.mp4"
+    with av.open(str(whole)) as container, av.open(str(cropped), "w") as output:
+        stream = container.streams.video[0]
+        target = output.add_stream_from_template(stream)
+        cutting = BitStreamFilterContext(f"{filter}=crop_right={cut}", stream, target)
+        for packet in container.demux(stream):
+            for filtered in cutting.filter(packet if packet.size else None):
+                filtered.stream = target
+                output.mux(filtered)
+    with FileSource(cropped, tally=Tally()) as source:
+        assert source.info.size == Size(192 - cut, 108)
+        assert ("cropped" in (source.info.copy_refusal or "")) != copied
+        assert all((item.gop is not None) == copied for item in source if isinstance(item, Frame))
 
 
 @pytest.mark.parametrize("turn", [0, 90])
