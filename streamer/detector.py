@@ -104,7 +104,7 @@ class Detector:
             return [suppress(each) for each in found]
         windows = tiles(size.even, self._side)
         parts = [found, *(self._look(frames, window, side) for window in windows)]
-        return [join(each, [whole, *windows]) for each in zip(*parts, strict=True)]
+        return [join(each, [whole, *windows], self._sure) for each in zip(*parts, strict=True)]
 
     def _overview(self, frames: Sequence[Frame], whole: Window, side: int) -> list[Detections]:
         """What is too large for the view: see Note [Overview]."""
@@ -188,11 +188,12 @@ def _starts(length: int, span: int) -> list[int]:
     return sorted({round(last * k / max(1, count - 1)) // 2 * 2 for k in range(count)})
 
 
-def join(parts: Sequence[Detections], windows: Sequence[Window]) -> Detections:
+def join(parts: Sequence[Detections], windows: Sequence[Window], sure: NDArray[np.float32]) -> Detections:
     """What several windows of one frame showed, once each.
 
     A box that ends at an inner edge of its window goes where another box covers most of it: it is a cut view of
-    the same object. Nothing else is dropped but what NMS drops.
+    the same object. Nothing else is dropped but what NMS drops. What scores at least `sure`, by label, does not go for
+    a box that scores less: that one would start no track.
     """
     extent = np.array(windows, np.float32).reshape(-1, 4)
     outer = np.concatenate([extent[:, :2].min(0), extent[:, 2:].max(0)])
@@ -205,7 +206,8 @@ def join(parts: Sequence[Detections], windows: Sequence[Window]) -> Detections:
         geometry.intersection(found.boxes, found.boxes) / np.maximum(geometry.area(found.boxes), 1)[:, None]
     )
     same = found.labels[:, None] == found.labels[None, :]
-    covered = ((share > _COVERED) & same & ~is_cut[None, :]).any(axis=1)
+    enough = found.scores[None, :] >= np.minimum(found.scores, sure[found.labels])[:, None]
+    covered = ((share > _COVERED) & same & enough & ~is_cut[None, :]).any(axis=1)
     return suppress(found.take(~(is_cut & covered)))
 
 

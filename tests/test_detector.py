@@ -23,6 +23,7 @@ from tests.fakes import noise_frame
 SPEC = ModelSpec(
     "trial", Path("trial.onnx"), "", "yolo_end2end", (Label.FACE, Label.PLATE), dict.fromkeys(Label, 0.5)
 )
+SURE = np.array([0.5, 0.5], np.float32)  # of each label
 Rows = list[list[float]]
 
 
@@ -196,7 +197,15 @@ def test_tiles_find_each_object_once_wherever_it_lies(left: int) -> None:
 def test_a_cut_box_that_nothing_covers_is_kept() -> None:
     part = detection.detections([[80, 10, 100, 30]], [0.9], [Label.FACE])
     windows = [(0, 0, 100, 60), (70, 0, 170, 60)]
-    assert len(join([part, detection.none()], windows)) == 1
+    assert len(join([part, detection.none()], windows, SURE)) == 1
+
+
+@pytest.mark.parametrize(("score", "left"), [(0.25, [0.9, 0.25]), (0.6, [0.6])])
+def test_a_sure_box_does_not_go_for_one_that_starts_no_track(score: float, left: list[float]) -> None:
+    cut = detection.detections([[80, 10, 100, 30]], [0.9], [Label.FACE])
+    around = detection.detections([[75, 0, 125, 50]], [score], [Label.FACE])
+    windows = [(0, 0, 100, 60), (70, 0, 170, 60)]
+    assert join([cut, around], windows, SURE).scores.tolist() == pytest.approx(left)
 
 
 def test_stills_are_tiled_when_large_and_videos_only_when_asked() -> None:
