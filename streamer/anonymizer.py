@@ -195,8 +195,8 @@ class _Judge:
         if self._look_ahead is None:
             per_frame = frame.planes_size.width * frame.planes_size.height * 3 // 2
             most = max(HELD_AT_LEAST, HELD_BYTES // per_frame)
-            policy = self._means.settings.track
-            self._look_ahead = LookAhead(policy, most=most)
+            policy, zones, size = self._means.settings.track, self._means.zones, frame.size
+            self._look_ahead = LookAhead(policy, most=most, hides=lambda boxes: ~kept(zones, boxes, size))
             self._held = self._cadence.window = most if policy.look_ahead_s > 0 else None
         return self._look_ahead
 

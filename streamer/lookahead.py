@@ -1,6 +1,7 @@
 """A window over the next moments, so that what is found late is masked early."""
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -80,17 +81,29 @@ class _Moment(Generic[T]):
         )
 
 
+def _all_hide(boxes: Boxes) -> NDArray[np.bool_]:
+    return np.ones(len(boxes), np.bool_)
+
+
 class LookAhead(Generic[T]):
     """Holds items back for `look_ahead_s` and masks new tracks in them back to where they entered.
 
     Holds at most `most` items, whatever the clock says.
     """
 
-    def __init__(self, policy: TrackPolicy, *, most: int = 64) -> None:
+    def __init__(
+        self,
+        policy: TrackPolicy,
+        *,
+        most: int = 64,
+        hides: Callable[[Boxes], NDArray[np.bool_]] = _all_hide,
+    ) -> None:
+        """`hides`: which boxes (n, 4) will be masked (n,), because they lie in no zone that is kept as it is."""
         self.early_tracks = 0  # masked before their first detection, for the report
         self.early_boxes = 0  # so many boxes on all frames together
         self._ahead_s = policy.look_ahead_s
         self._most = max(1, most)
+        self._hides = hides
         self._window: deque[_Moment[T]] = deque()
 
     def __len__(self) -> int:
@@ -173,7 +186,10 @@ class LookAhead(Generic[T]):
         self, moment: _Moment[T], tracks: Tracks, born: NDArray[np.intp], boxes: Boxes
     ) -> set[int]:
         """Add the boxes of the `born` rows of `tracks` that nothing hides yet to a moment; which rows these were."""
-        bare = ~_hidden_already(boxes, tracks.labels[born], moment.boxes, moment.tracks.labels)
+        masked = self._hides(moment.boxes)
+        bare = ~_hidden_already(
+            boxes, tracks.labels[born], moment.boxes[masked], moment.tracks.labels[masked]
+        )
         rows = born[bare].tolist()
         for row, box in zip(rows, boxes[bare], strict=True):
             entry = (int(tracks.ids[row]), box, int(tracks.labels[row]), float(tracks.scores[row]))
@@ -240,7 +256,11 @@ class LookAhead(Generic[T]):
             rows.append((moment, int(at[0])))
         for nearness, (moment, row) in enumerate(rows):
             share = 1 - (nearness + 1) / (len(rows) + 1)
-            moment.boxes[row] = _hull(moment.boxes[row], moment.tracks.boxes[row] + drift * share)
+            both = np.stack([moment.boxes[row], moment.tracks.boxes[row] + drift * share])
+            moment.boxes[row] = _hull(*both)
+            if not self._hides(moment.boxes[[row]])[0]:  # the centre of either may lie elsewhere
+                label, score = int(moment.tracks.labels[row]), float(moment.tracks.scores[row])
+                moment.early += [(track_id, box, label, score) for box in both[self._hides(both)]]
 
 
 def _hulls(first: Boxes, second: Boxes) -> Boxes:

@@ -385,6 +385,15 @@ def test_zones_mask_always_or_never() -> None:
     assert not any(item.result.objects for item in out)
 
 
+def test_a_face_that_is_kept_hides_none_before_it_that_is_not() -> None:
+    zones = Zones(keep=(((0.5, 0.0), (1.0, 0.0), (1.0, 1.0), (0.5, 1.0)),))
+    inside, outside = (120.0, 20.0, 260.0, 160.0), (125.0, 60.0, 155.0, 95.0)
+    seen = sees(lambda index: [inside] if index < 5 else [inside, outside])
+    still = (replace(noise_frame(0), index=i, pts=i) for i in range(9))
+    items = list(anonymize(still, means(seen, settings_from(EVERY_FRAME), zones), Tally()))
+    assert [len(item.result.objects) for item in items if isinstance(item, Redacted)] == [1] * 9
+
+
 def test_only_one_module_makes_receipts() -> None:
     package = Path(__file__).parent.parent / "streamer"
     makers = {

@@ -4,8 +4,10 @@ import time
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from streamer import detection
+from streamer.boxes import Boxes
 from streamer.config import TrackPolicy
 from streamer.detection import Label
 from streamer.lookahead import LookAhead
@@ -116,6 +118,38 @@ def test_a_track_that_left_with_a_passing_lorry_is_masked_where_it_was_found_aga
     assert covered(lorry, between.boxes).min() > 0.99
     assert max(covered(face, box[None]).min() for box in between.boxes) > 0.95  # by one
     assert ahead.early_tracks == 0  # it was known before
+
+
+def test_what_is_corrected_out_of_a_kept_zone_is_masked_where_it_was() -> None:
+    """The hull of where it was believed and where it was has its centre elsewhere than both."""
+    believed, true = (
+        np.array([[940, 500, 1040, 600]], np.float32),
+        np.array([[900, 500, 1000, 600]], np.float32),
+    )
+    one = np.ones(1, np.float32)
+
+    def hides(boxes: Boxes) -> NDArray[np.bool_]:
+        return np.asarray((boxes[:, 0] + boxes[:, 2]) / 2 < 980)
+
+    ahead = LookAhead(TrackPolicy(look_ahead_s=1), hides=hides)
+    for index, (box, drift) in enumerate([(true, 0 * true), (believed, 0 * true), (true, true - believed)]):
+        tracks = Tracks(
+            np.ones(1, np.int64),
+            box,
+            np.zeros(1, np.uint8),
+            one,
+            one * (index == 1),
+            0 * one,
+            np.zeros(1, np.bool_),
+            drift,
+            np.ones(1, np.bool_),
+            np.zeros(1, np.int64),
+        )
+        ahead.push(index, tracks, still(SIZE), at_s=index / 25)
+    between = ahead.flush()[1]
+    corrected = believed + (true - believed) / 2
+    assert hides(corrected)[0]
+    assert covered(corrected, between.boxes[hides(between.boxes)]).max(initial=0) > 0.99
 
 
 @pytest.mark.parametrize("pace", [0.35, 0.6])  # of its side, each frame
