@@ -22,6 +22,7 @@ from streamer.media.opening import check_regular
 from streamer.media.sink import check_beside, check_target
 from streamer.pipeline import Engine, Job
 from streamer.proof.verify import verify as look_again
+from streamer.proof.verify import verify_picture as look_at_picture_again
 
 LEFT = 3  # exit code: the check found something
 
@@ -82,6 +83,7 @@ def command(
     input as NAME_anonymized.
     """
     _end_as_interrupted()
+    _check_result(verify, dry_run)
     flags: dict[str, Any] = {
         "hide": hide,
         "device": device,
@@ -133,6 +135,11 @@ def command(
         raise typer.Exit(LEFT)
 
 
+def _check_result(verify: bool, dry_run: bool) -> None:
+    if verify and dry_run:
+        raise ConfigError("--dry-run makes no result that --verify could look at; leave out one of the two")
+
+
 def _end_as_interrupted() -> None:
     """Let a shutdown or a closed terminal end the run as Ctrl-C does, so that no unfinished file is left."""
     for name in ("SIGTERM", "SIGHUP"):
@@ -179,21 +186,22 @@ class _Batch:
             self.reports.append(values)
             self._screen.picture(values)
         else:
-            self._video(job)
-
-    def _video(self, job: Job) -> None:
-        if self._engine is None:
-            self._engine = pipeline.open_engine(self._settings)
-            self._screen.start(self._engine)
-        done = self._screen.watch(job, self._engine)
-        self.reports.append(done.as_dict())
-        self._screen.finished(done)
+            done = self._screen.watch(job, self._opened())
+            self.reports.append(done.as_dict())
+            self._screen.finished(done)
         if self._verify and job.target is not None:
+            look = look_at_picture_again if is_still(job.source) else look_again
             stills = job.target.with_name(f"{job.target.stem}_left")
-            left = look_again(job.source, job.target, self._engine, stills)
+            left = look(job.source, job.target, self._opened(), stills)
             self.reports[-1]["left"] = [item.as_dict() for item in left]
             self._screen.verified(job, left)
             self.leftovers += len(left)
+
+    def _opened(self) -> Engine:
+        if self._engine is None:
+            self._engine = pipeline.open_engine(self._settings)
+            self._screen.start(self._engine)
+        return self._engine
 
     def failed(self, source: Path, error: StreamerError | OSError) -> None:
         """One of several inputs failed: it is told and the others go on."""

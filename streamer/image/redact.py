@@ -80,7 +80,7 @@ class Redactor:
         return MaskedPicture(masked, _objects(found, size))
 
     def _find(self, picture: Picture, hide: Hide) -> Detections:
-        views = [self.detect(frame_of(view, self.own)) for view in _views(picture)]
+        views = [self.detect(frame_of(view, self.own)) for view in views_of(picture)]
         found = suppress(detection.concatenate(views)) if len(views) > 1 else views[0]
         floors = np.array([self.thresholds.get(label, np.inf) for label in Label], np.float32)
         return found.take((found.scores >= floors[found.labels]) & np.isin(found.labels, hide.labels))
@@ -135,7 +135,8 @@ def _even(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.pad(samples, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
-def _views(picture: Picture) -> Iterator[NDArray[np.uint8]]:  # RGB; see Note [Hidden under transparency]
+def views_of(picture: Picture) -> Iterator[NDArray[np.uint8]]:
+    """What a viewer may see of a picture, (h, w, 3) RGB: see Note [Hidden under transparency]."""
     colour = _shallow(picture.samples)
     if colour.shape[2] == 1:
         colour = np.repeat(colour, 3, axis=2)

@@ -24,8 +24,11 @@ from streamer.config import MaskPolicy, Style
 from streamer.detection import Detections, Label
 from streamer.detector import Detector
 from streamer.device.cpu import CpuDevice
-from streamer.errors import OutputError
+from streamer.errors import InputError, OutputError
 from streamer.frame import Frame
+from streamer.image.limits import OWN_FILES
+from streamer.image.picture import decode
+from streamer.image.redact import frame_of, views_of
 from streamer.media.source import FileSource
 from streamer.pipeline import Engine
 from streamer.proof.judge import masked_share
@@ -73,11 +76,22 @@ def verify(source: Path, output: Path, engine: Engine, stills: Path | None = Non
     Every frame is looked at, with a view twice as large as the run's. With `stills`, a small picture of each
     leftover, itself masked, is written into that folder (made if needed). Raises InputError or OutputError.
     """
+    return _look(_pairs(source, output), output, engine, stills, still=False)
+
+
+def verify_picture(source: Path, output: Path, engine: Engine, stills: Path | None = None) -> list[Leftover]:
+    """`verify` for a picture and its result."""
+    return _look(_picture_pairs(source, output), output, engine, stills, still=True)
+
+
+def _look(
+    pairs: Iterator[tuple[Frame, Frame]], output: Path, engine: Engine, stills: Path | None, *, still: bool
+) -> list[Leftover]:
     policy = engine.settings.detect
     closer = policy.model_copy(update={"side": min(4096, max(_CLOSER * policy.side, _LEAST_SIDE))})
-    detector = Detector(engine.spec, engine.device, closer, engine.settings.hide)
+    detector = Detector(engine.spec, engine.device, closer, engine.settings.hide, still=still)
     left: list[Leftover] = []
-    for before, after in _pairs(source, output):
+    for before, after in pairs:
         found = _strong(detector(after), detector.thresholds)
         found = found.take(~kept(engine.zones, found.boxes, after.size))
         visible = [masked_share(before.luma, after.luma, box) < _MASKED for box in found.boxes]
@@ -101,6 +115,18 @@ def _pairs(source: Path, output: Path) -> Iterator[tuple[Frame, Frame]]:
             if before is None or after is None or before.planes_size != after.planes_size:
                 raise OutputError(f"has other pictures than the input and cannot be verified: {output}")
             yield before, after
+
+
+def _picture_pairs(source: Path, output: Path) -> Iterator[tuple[Frame, Frame]]:
+    """Both as colours alone and, while both have transparency, on white and on black."""
+    try:
+        first, second = (decode(path.read_bytes(), OWN_FILES) for path in (source, output))
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror}): {error.filename}") from error
+    if (first.width, first.height) != (second.width, second.height):
+        raise OutputError(f"is of another size than the input and cannot be verified: {output}")
+    for before, after in zip(views_of(first), views_of(second), strict=False):
+        yield frame_of(before), frame_of(after)
 
 
 def _strong(found: Detections, thresholds: dict[Label, float]) -> Detections:
