@@ -1,5 +1,7 @@
 """Whether groups of pictures of a source may be copied, by what its stream and its first picture are. See media.gop."""
 
+from fractions import Fraction
+
 import av
 
 from streamer.frame import Frame
@@ -36,9 +38,11 @@ def _hides_more(context: av.VideoCodecContext, picture: av.VideoFrame) -> bool:
     return max(hidden) >= _FILLING
 
 
-def picture_refusal(context: av.VideoCodecContext, picture: av.VideoFrame, frame: Frame) -> str | None:
+def picture_refusal(
+    context: av.VideoCodecContext, aspect: Fraction | None, picture: av.VideoFrame, frame: Frame
+) -> str | None:
     """Why no group may be copied whose pictures are like this one, just decoded, which became `frame`; None where
-    groups may.
+    groups may. `aspect`: of the pixels as the container says, where it does.
     """
     if turn_of(picture) or is_mirrored(picture):
         return "the source is rotated"
@@ -51,4 +55,6 @@ def picture_refusal(context: av.VideoCodecContext, picture: av.VideoFrame, frame
         return "the source is cropped: more is in its packets than it shows"
     if picture.interlaced_frame:
         return "the source is interlaced"
+    if (aspect or 1) != (context.sample_aspect_ratio or 1):
+        return "the container gives the pixels another shape than the stream, which copied packets would not have"
     return None

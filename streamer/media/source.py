@@ -178,7 +178,7 @@ class FileSource(Closing):
                 )
             raise InputError(f"no picture can be decoded; is it a video? {self.path}")
         frame, picture = first
-        refusal = refusal or picture_refusal(context, picture, frame)
+        refusal = refusal or picture_refusal(context, stream.sample_aspect_ratio, picture, frame)
         if refusal is not None and self._cutter is not None:
             self._cutter = None
             self._pending = [

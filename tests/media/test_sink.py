@@ -1,5 +1,6 @@
 import resource
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -255,6 +256,25 @@ def test_nothing_but_slices_travels_with_copied_packets(tmp_path: Path) -> None:
     assert b"x264 - core" not in target.read_bytes()
     for packet in packets_of(target):
         assert {nal.kind(unit) for unit in nal.from_lengths(bytes(packet), 4)} <= {1, 5}
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
+def test_pixels_keep_the_shape_that_only_the_container_says(tmp_path: Path, ending: str) -> None:
+    """As `ffmpeg -aspect 2:1 -c copy` leaves it: copied packets would bring back the shape that the stream says."""
+    square, path = clips.make(tmp_path / "square.mp4", Clip()), tmp_path / "in.mp4"
+    with av.open(str(square)) as old, av.open(str(path), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        stream.codec_context.sample_aspect_ratio = Fraction(9, 8)
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                new.mux(packet)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(9, 8)
+    convert(path, tmp_path / f"out.{ending}", clean=frozenset({0, 1}))
+    with av.open(str(tmp_path / f"out.{ending}")) as container:
+        next(container.decode(video=0))
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(9, 8)
 
 
 def test_metadata_travels_only_if_asked(tmp_path: Path) -> None:
