@@ -89,7 +89,7 @@ KNOWN = {
     "media/fanout.py:Wire._send_block": {"sendto", "sendmsg"},
     "image/fetch.py:_Line.sendall": {"sendall"},  # a request for a picture, which comes in
     # what was asked to be checked or measured
-    "proof/verify.py:verify": {"luma"},  # compared in memory
+    "proof/verify.py:_look": {"luma"},  # compared in memory
     "proof/verify.py:_write_still": {
         "luma",
         "imencode",
