@@ -7,7 +7,7 @@ from typing import Any
 
 from streamer import models
 from streamer.config import Settings
-from streamer.device import cores, cuda_probe, open_device
+from streamer.device import cores, cuda_probe, open_device, painter
 from streamer.device.base import VideoMemory
 from streamer.media import hardware
 from streamer.media.encoders import NVENC
@@ -67,7 +67,9 @@ def _packages() -> list[Fact]:
 
 
 def _machine() -> list[Fact]:
-    return [Fact("cores", None, str(cores()))]
+    problem = painter.problem()
+    masks = Fact("masks", None, "in machine code" if problem is None else f"in NumPy: {problem}")
+    return [Fact("cores", None, str(cores())), masks]
 
 
 def _gpu(memory: VideoMemory | None) -> list[Fact]:

@@ -96,9 +96,8 @@ class CpuDevice:
             return
         try:
             layout = lay_out(plan, frame.planes_size)
-            groups = redaction.meeting(layout)
-            redaction.paint(frame.luma, redaction.LUMA, layout, groups, style)
-            redaction.paint(_rows(frame), redaction.CHROMA, layout, groups, style)
+            redaction.paint(frame.luma, redaction.LUMA, layout, style)
+            redaction.paint(_rows(frame), redaction.CHROMA, layout, style)
         except (ValueError, IndexError, MemoryError, cv2.error) as error:
             raise RedactionError(f"frame {frame.index} could not be masked: {error}") from error
 

@@ -1,5 +1,8 @@
 """The pixel work of the CPU: mean values of cells, and the painting of regions. See Note [Mask regions].
 
+It is done in machine code where that runs (`painter`); what follows here is its twin in NumPy and OpenCV, for all
+other machines and for grids of many cells.
+
 A plane is a matrix whose rows hold `lanes` values per sample (luma 1; chroma 2: Cb Cr Cb Cr; a still picture 3: R G B),
 with `step` luma pixels per sample and axis (luma 1, chroma 2).
 """
@@ -15,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.config import Style
+from streamer.device import painter
 from streamer.device.base import SOLID_CHROMA, SOLID_LUMA
 from streamer.masking import Layout, Shape, alpha
 
@@ -22,6 +26,7 @@ Samples = NDArray[np.uint8]  # (rows, lanes * columns)
 Means = NDArray[np.uint8]  # (rows, columns, lanes) of those cells of one grid that lie in the picture
 Cover = NDArray[Any]  # (rows or 1, columns or 1) of a region's part of the picture, an item per sample
 Groups = list[list[int]]  # indices of regions
+Table = NDArray[np.int64]  # a row per _Grid or _Region
 Weights = tuple[
     NDArray[np.uint16], NDArray[np.uint16], NDArray[np.uint16]
 ]  # of the region by samples, by values, and of the picture by values; the last two add up to 256
@@ -84,14 +89,26 @@ class _Region(NamedTuple):
     y1: int
 
 
-def paint(plane: Samples, kind: Kind, layout: Layout, groups: Groups, style: Style) -> None:
-    """Mask the regions of `layout` in `plane`, in place; nothing is written before all means are taken.
-
-    `groups`: those of `meeting(layout)`.
-    """
+def paint(plane: Samples, kind: Kind, layout: Layout, style: Style) -> None:
+    """Mask the regions of `layout` in `plane`, in place; nothing is written before all means are taken."""
     height, width = plane.shape[0], plane.shape[1] // kind.lanes
     grids = _grids(layout, kind.step, width, height)
     regions = _regions(layout, kind.step, width, height)
+    if not painter.paint(plane, kind.lanes, kind.step, kind.solid, grids, regions, style):
+        _paint(
+            plane,
+            kind,
+            [_Grid(*row) for row in grids.tolist()],
+            [_Region(*row) for row in regions.tolist()],
+            meeting(layout),
+            style,
+        )
+
+
+def _paint(
+    plane: Samples, kind: Kind, grids: list[_Grid], regions: list[_Region], groups: Groups, style: Style
+) -> None:
+    height, width = plane.shape[0], plane.shape[1] // kind.lanes
     pixels = plane.reshape(height, width, kind.lanes)
     means = [_means(pixels, grid) for grid in grids] if style is not Style.SOLID else []
 
@@ -282,18 +299,16 @@ def meeting(layout: Layout) -> Groups:
     return list(groups.values())
 
 
-def _regions(layout: Layout, step: int, width: int, height: int) -> list[_Region]:
+def _regions(layout: Layout, step: int, width: int, height: int) -> Table:
     outer = (layout.boxes + layout.feather[:, None] * np.array([-1, -1, 1, 1], np.int32)) // step
     spans = np.clip(outer, 0, [width, height, width, height])
     sides = layout.boxes[:, 2:] - layout.boxes[:, :2]
-    table = np.column_stack([layout.shapes, sides, layout.feather, layout.grid, outer[:, :2], spans])
-    return [_Region(*row) for row in table.tolist()]
+    return np.column_stack([layout.shapes, sides, layout.feather, layout.grid, outer[:, :2], spans])
 
 
-def _grids(layout: Layout, step: int, width: int, height: int) -> list[_Grid]:
+def _grids(layout: Layout, step: int, width: int, height: int) -> Table:
     cells = layout.cells // step
     boxes = layout.grids // step
     origins = boxes[:, :2] + layout.first * cells[:, None]
     inside = np.clip(boxes, 0, [width, height, width, height])
-    table = np.column_stack([origins, cells, layout.counts, inside])
-    return [_Grid(*row) for row in table.tolist()]
+    return np.column_stack([origins, cells, layout.counts, inside])

@@ -20,7 +20,7 @@ from streamer.config import Hide, MaskPolicy, Settings, Style
 from streamer.detection import Detections, Label
 from streamer.detector import Detect, Detector, suppress
 from streamer.device import open_device
-from streamer.device.redaction import interleaved, meeting, paint
+from streamer.device.redaction import interleaved, paint
 from streamer.errors import RedactionError, StreamerError
 from streamer.frame import Color, Frame, FrameResult, HiddenObject, Plane, Size
 from streamer.image import picture as files
@@ -116,7 +116,7 @@ def _mask(samples: NDArray[Any], plan: MaskPlan, style: Style) -> NDArray[Any]:
         return _mask_deep(samples, plan, style)
     layout = masking.lay_out(plan, Size(width, height).even)
     masked = np.array(_even(samples), np.uint8, order="C", copy=True)
-    paint(masked.reshape(masked.shape[0], -1), interleaved(lanes), layout, meeting(layout), style)
+    paint(masked.reshape(masked.shape[0], -1), interleaved(lanes), layout, style)
     return masked[:height, :width]
 
 

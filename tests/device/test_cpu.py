@@ -11,16 +11,26 @@ from hypothesis import strategies as st
 
 from streamer import models
 from streamer.config import MaskPolicy, Style
-from streamer.device import open_device
+from streamer.device import open_device, painter
 from streamer.device.base import Letterbox, letterbox, part_letterbox
 from streamer.device.cpu import CpuDevice, OnnxSession
 from streamer.device.heap import keep_freed_memory
 from streamer.errors import DeviceError, ModelError, RedactionError
 from streamer.frame import Color, Frame, Size
 from streamer.masking import MaskPlan, Shape, alpha, join, lay_out, nothing, plan_masks, whole
+from tests.conftest import need
 
 DEVICE = CpuDevice()
 PLAIN = Color()
+
+
+@pytest.fixture(params=["machine code", "NumPy"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to paint."""
+    if request.param == "NumPy":
+        monkeypatch.setattr(painter, "problem", lambda: "not wanted")
+    else:
+        need("64-bit x86 with AVX2", painter.problem() is None)
 
 
 def picture(size: Size, seed: int = 0, color: Color = PLAIN) -> Frame:

@@ -27,7 +27,7 @@ def recipe() -> ModuleType:
 
 
 def test_the_fatbin_was_built_from_these_sources(recipe) -> None:
-    assert FACTS["sources"] == recipe.digest(), "run: python kernels/build.py"
+    assert FACTS["sources"] == recipe.digest(), "run: python kernels/build.py fatbin"
     fatbin = resources.path("kernels/streamer.fatbin").read_bytes()
     assert FACTS["fatbin"] == hashlib.sha256(fatbin).hexdigest()
     assert FACTS["nvcc"].startswith("13.0."), "PTX of a newer toolkit needs a newer driver than we ask for"

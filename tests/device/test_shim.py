@@ -41,8 +41,8 @@ def planted(folder: Path, old: str, new: str, *, sanitize: bool = False) -> Path
     return build(folder, sanitize=sanitize, kernels=kernels)
 
 
-def sanitized(library: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run Python with a sanitized library: the sanitizer must come first into the process."""
+def sanitized(library: Path, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run Python with a sanitized library, and `more` in its environment: the sanitizer must come first into it."""
     runtime = subprocess.run(
         ["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
     )
@@ -51,6 +51,7 @@ def sanitized(library: Path, *command: str) -> subprocess.CompletedProcess[str]:
         "LD_PRELOAD": runtime.stdout.strip(),
         "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
         "PYTHONPATH": str(ROOT),
+        **more,
     }
     return subprocess.run(
         [sys.executable, *command],
