@@ -241,35 +241,41 @@ class LookAhead(Generic[T]):
 
     def _spread_drift(self) -> None:
         """Where a detection moved an estimate, correct the unseen frames before it by their share."""
-        newest = self._window[-1]
-        drifted = np.flatnonzero((newest.tracks.unseen_s == 0) & ~newest.tracks.born)
-        for row in drifted.tolist():
-            self._spread_one(int(newest.tracks.ids[row]), newest.tracks.drift[row])
-
-    def _spread_one(self, track_id: int, drift: NDArray[np.float32]) -> None:
-        rows: list[tuple[_Moment[T], int]] = []
+        newest = self._window[-1].tracks
+        drifted = np.flatnonzero((newest.unseen_s == 0) & ~newest.born)
+        ids, drift = newest.ids[drifted], newest.drift[drifted]
+        unseen: list[
+            tuple[_Moment[T], NDArray[np.intp], NDArray[np.intp]]
+        ] = []  # with rows of `ids` and of it
+        steps, which = np.ones(len(ids), np.float32), np.arange(len(ids))
         for index in range(len(self._window) - 2, -1, -1):
             moment = self._window[index]
-            at = np.flatnonzero(moment.tracks.ids == track_id)
-            if not len(at) or moment.tracks.unseen_s[at[0]] == 0:
+            known, rows = np.nonzero(ids[which, None] == moment.tracks.ids)
+            carried = moment.tracks.unseen_s[rows] > 0
+            which, rows = which[known[carried]], rows[carried]
+            if not len(which):
                 break
-            rows.append((moment, int(at[0])))
-        for nearness, (moment, row) in enumerate(rows):
-            share = 1 - (nearness + 1) / (len(rows) + 1)
-            both = np.stack([moment.boxes[row], moment.tracks.boxes[row] + drift * share])
-            moment.boxes[row] = _hull(*both)
-            if not self._hides(moment.boxes[[row]])[0]:  # the centre of either may lie elsewhere
-                label, score = int(moment.tracks.labels[row]), float(moment.tracks.scores[row])
-                moment.early += [(track_id, box, label, score) for box in both[self._hides(both)]]
+            steps[which] += 1
+            unseen.append((moment, which, rows))
+        for nearness, (moment, which, rows) in enumerate(unseen, start=1):
+            share = 1 - np.float32(nearness) / steps[which]
+            self._correct(moment, rows, drift[which] * share[:, None])
+
+    def _correct(self, moment: _Moment[T], rows: NDArray[np.intp], by: Boxes) -> None:
+        """Widen boxes of a moment to where their tracks' estimates lie when they are moved."""
+        before, moved = moment.boxes[rows], moment.tracks.boxes[rows] + by
+        moment.boxes[rows] = _hulls(before, moved)
+        for place in np.flatnonzero(~self._hides(moment.boxes[rows])).tolist():
+            row = rows[place]
+            both = np.stack([before[place], moved[place]])  # the centre of either may lie elsewhere
+            track, label = int(moment.tracks.ids[row]), int(moment.tracks.labels[row])
+            score = float(moment.tracks.scores[row])
+            moment.early += [(track, box, label, score) for box in both[self._hides(both)]]
 
 
 def _hulls(first: Boxes, second: Boxes) -> Boxes:
     low, high = np.minimum(first[:, :2], second[:, :2]), np.maximum(first[:, 2:], second[:, 2:])
     return np.concatenate([low, high], axis=1)
-
-
-def _hull(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.concatenate([np.minimum(first[:2], second[:2]), np.maximum(first[2:], second[2:])])
 
 
 def _same(first: Boxes, second: Boxes) -> NDArray[np.float32]:
