@@ -34,12 +34,14 @@ from streamer.device.base import Device, Letterbox, Tensor, part_letterbox
 from streamer.errors import ModelError
 from streamer.frame import Frame, Size
 from streamer.models import ModelSpec
+from streamer.voting import FLOOR, vote
 
 Detect = Callable[[Frame], Detections]
 Window = tuple[int, int, int, int]  # x0 y0 x1 y1 of a part of a frame, in even pixels
 
 LOW_SHARE = 0.4  # detections down to this share of the threshold are returned: they continue a track
 NMS_IOU = 0.45
+_SAME_IOU = 0.6  # of boxes that were voted on already, in different views or in one: these have moved since
 TILE_OVERLAP = 0.25  # of a tile's side: an object up to this size is whole in one tile at least
 OVERVIEW = 3  # the view's side by the overview's
 OVERVIEW_LEAST_PX = 40.0  # root of the area of a box in the overview from which it counts
@@ -64,7 +66,10 @@ class Detector:
         self.thresholds = {
             label: policy.threshold or spec.thresholds[label] for label in spec.labels if label in hide.labels
         }
-        self._floors = {label: LOW_SHARE * score for label, score in self.thresholds.items()}
+        floors = {label: LOW_SHARE * score for label, score in self.thresholds.items()}
+        self._least = np.array([floors.get(label, np.inf) for label in Label], np.float32)
+        # what is read of the network's answers, to count or only to vote: see Note [Votes]
+        self._lowest = {label: min(FLOOR, least) if spec.votes else least for label, least in floors.items()}
         self._sure = np.array(
             [self.thresholds.get(label, np.inf) for label in Label], np.float32
         )  # see Note [Overview]
@@ -74,6 +79,7 @@ class Detector:
         self._overview_from = np.inf if spec.largest is None else 2 * spec.largest
         self._tiled_from = self._side * (1.5 if policy.tiles else _STILL_TILED_FROM if still else np.inf)
         self._device = device
+        self._same = _SAME_IOU if spec.votes else NMS_IOU
         self._session = device.load(spec, self._side)
         self._decode = decoder(spec)
         # frames that `together` takes
@@ -101,10 +107,10 @@ class Detector:
             large = self._overview(frames, whole, side // OVERVIEW)
             found = [detection.concatenate(list(both)) for both in zip(found, large, strict=True)]
         if max(size.width, size.height) <= self._tiled_from:
-            return [suppress(each) for each in found]
+            return [suppress(each, self._same) for each in found]
         windows = tiles(size.even, self._side)
         parts = [found, *(self._look(frames, window, side) for window in windows)]
-        return [join(each, [whole, *windows], self._sure) for each in zip(*parts, strict=True)]
+        return [join(each, [whole, *windows], self._sure, self._same) for each in zip(*parts, strict=True)]
 
     def _overview(self, frames: Sequence[Frame], whole: Window, side: int) -> list[Detections]:
         """What is too large for the view: see Note [Overview]."""
@@ -140,10 +146,13 @@ class Detector:
         self, outputs: Sequence[NDArray[np.float32]], view: Letterbox, size: Size, quarters: int = 0
     ) -> Detections:
         seen = Size(view.size.height, view.size.width) if quarters % 2 else view.size
-        found = self._decode(outputs, self.spec, self._floors, seen)
+        found = self._decode(outputs, self.spec, self._lowest, seen)
         _check_numbers(outputs, found, self.spec)
         if not len(found):
             return found
+        if self.spec.votes:
+            found = vote(found, self.spec.votes, NMS_IOU)
+            found = found.take(found.scores > self._least[found.labels])
         if quarters:
             found = replace(found, scores=found.scores * np.float32(TURNED_SHARE))
         if not self._same_for_all_sizes:
@@ -188,12 +197,17 @@ def _starts(length: int, span: int) -> list[int]:
     return sorted({round(last * k / max(1, count - 1)) // 2 * 2 for k in range(count)})
 
 
-def join(parts: Sequence[Detections], windows: Sequence[Window], sure: NDArray[np.float32]) -> Detections:
+def join(
+    parts: Sequence[Detections],
+    windows: Sequence[Window],
+    sure: NDArray[np.float32],
+    limit: float = NMS_IOU,
+) -> Detections:
     """What several windows of one frame showed, once each.
 
     A box that ends at an inner edge of its window goes where another box covers most of it: it is a cut view of
-    the same object. Nothing else is dropped but what NMS drops. What scores at least `sure`, by label, does not go for
-    a box that scores less: that one would start no track.
+    the same object. Nothing else is dropped but what NMS (`limit`) drops. What scores at least `sure`, by label, does
+    not go for a box that scores less: that one would start no track.
     """
     extent = np.array(windows, np.float32).reshape(-1, 4)
     outer = np.concatenate([extent[:, :2].min(0), extent[:, 2:].max(0)])
@@ -208,7 +222,7 @@ def join(parts: Sequence[Detections], windows: Sequence[Window], sure: NDArray[n
     same = found.labels[:, None] == found.labels[None, :]
     enough = found.scores[None, :] >= np.minimum(found.scores, sure[found.labels])[:, None]
     covered = ((share > _COVERED) & same & enough & ~is_cut[None, :]).any(axis=1)
-    return suppress(found.take(~(is_cut & covered)))
+    return suppress(found.take(~(is_cut & covered)), limit)
 
 
 def suppress(found: Detections, limit: float = NMS_IOU) -> Detections:

@@ -54,6 +54,9 @@ class ModelSpec:
     )
     side: int | None = None  # the only input side it takes; None: any multiple of `stride`
     large: dict[Label, Large] = field(default_factory=dict)  # classes whose large boxes must be surer
+    votes: int = (
+        0  # cells that mark an object, if its score is to count what they agree on; 0: they do not vote
+    )
 
     def needed(self, labels: NDArray[np.uint8], sides: NDArray[np.float32]) -> NDArray[np.float32]:
         """The score (n,) from which boxes count, of `labels` (n,) and `sides` (n,): root of the area, input pixels."""
@@ -217,6 +220,7 @@ def _spec(name: str, entry: dict[str, Any], weights: Path) -> ModelSpec:
         stride=int(reading["stride"]),
         largest=reading.get("largest"),
         side=reading.get("fixed_side"),
+        votes=int(entry.get("votes", 0)),
         large={
             _LABELS[kind]: Large(float(small), float(side), float(score))
             for kind, (small, side, score) in entry.get("large", {}).items()
