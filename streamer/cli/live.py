@@ -1,12 +1,12 @@
 """`streamer live`: one camera, webcam, stream or file in, its protected stream out, as long as it runs."""
 
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from streamer import config, pipeline
 from streamer.cli import web
@@ -17,6 +17,8 @@ from streamer.live.fleet import Fleet, open_studio
 from streamer.live.settings import StreamSettings, check_name, stream_settings
 from streamer.live.status import outlet_problems, status
 from streamer.media.live_spec import LiveSpec, is_there
+
+Say = Callable[[str], None]
 
 
 def command(
@@ -92,8 +94,8 @@ def command(
     flags = {"device": device} if device else {}
     base = config.load(config_file, flags) if config_file else config.settings_from(flags)
     fleet = Fleet(open_studio(pipeline.open_engine(base)))
-    say = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
-    say.print(f"device: {fleet.studio.device.name} ({fleet.studio.reason})", markup=False)
+    say: Say = (lambda text: None) if quiet else web.say
+    say(f"device: {fleet.studio.device.name} ({fleet.studio.reason})")
     if webrtc or hls:
         _serve(fleet, {name: settings}, _Door(host, port, prefix, keys_file, tls_cert, tls_key), say)
     else:
@@ -120,7 +122,7 @@ def _need_serving() -> None:
         raise ConfigError(f"serving needs {error.name}: pip install streamer-anonymizer[serve]") from error
 
 
-def _serve(fleet: Fleet, wanted: dict[str, StreamSettings], door: _Door, say: Console) -> None:
+def _serve(fleet: Fleet, wanted: dict[str, StreamSettings], door: _Door, say: Say) -> None:
     from streamer.server.keys import Keys, is_loopback, read_keys
     from streamer.server.live import create_live_app
     from streamer.server.prefix import check_names, check_prefix
@@ -135,16 +137,16 @@ def _serve(fleet: Fleet, wanted: dict[str, StreamSettings], door: _Door, say: Co
     listener = web.listen(door.host, door.port)
     where = web.address(door.host, listener, tls=door.cert is not None) + prefix
     app = create_live_app(Streams(fleet, prefix=prefix), wanted, keys, prefix=prefix)
-    say.print(f"page: {where}/", markup=False)
+    say(f"page: {where}/")
     for name, settings in wanted.items():
         if settings.webrtc:
-            say.print(f"WHEP: {where}/{name}/whep", markup=False)
+            say(f"WHEP: {where}/{name}/whep")
         if settings.hls:
-            say.print(f"HLS:  {where}/{name}/index.m3u8", markup=False)
+            say(f"HLS:  {where}/{name}/index.m3u8")
     web.run(app, listener, cert=door.cert, key=door.key)
 
 
-def _run(fleet: Fleet, name: str, settings: StreamSettings, say: Console) -> None:
+def _run(fleet: Fleet, name: str, settings: StreamSettings, say: Say) -> None:
     """Without a web server: until the source ends or a signal comes."""
 
     def stop(*_: object) -> None:
@@ -165,11 +167,12 @@ def _run(fleet: Fleet, name: str, settings: StreamSettings, say: Console) -> Non
                 line += f"; encoder: {now['encoder']['name']} ({now['encoder']['why']})"
             line = "; ".join([line, *outlet_problems(now)])
             if line != shown:
-                say.print(line, markup=False)
+                say(line)
                 shown = line
     except KeyboardInterrupt:
-        say.print("stopping", markup=False)
+        say("stopping")
     finally:
+        web.heed_no_more()
         with web.bounded_stop() as begin_stop:
             begin_stop()
             fleet.stop()

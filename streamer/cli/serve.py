@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from streamer import pipeline
 from streamer.cli import web
@@ -74,18 +73,17 @@ def command(
 
 
 def _announce(settings: ServeSettings, listener: socket.socket, has_keys: bool) -> None:
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
     where = web.address(settings.host, listener, tls=settings.tls_cert is not None) + settings.prefix
-    console.print(f"streamer serves on {where}", markup=False)
+    web.say(f"streamer serves on {where}")
     for name, stream in (settings.streams or {}).items():
         if stream.enabled and stream.webrtc:
-            console.print(f"stream {name}: {where}/{name}/whep", markup=False)
+            web.say(f"stream {name}: {where}/{name}/whep")
         if stream.enabled and stream.hls:
-            console.print(f"stream {name}: {where}/{name}/index.m3u8", markup=False)
+            web.say(f"stream {name}: {where}/{name}/index.m3u8")
     if has_keys:
-        console.print("API keys are required in X-API-KEY or X-RapidAPI-Key")
+        web.say("API keys are required in X-API-KEY or X-RapidAPI-Key")
     else:
-        console.print("no API keys are configured: only this machine is served (make one with --new-key)")
+        web.say("no API keys are configured: only this machine is served (make one with --new-key)")
 
 
 def _streams(settings: ServeSettings) -> "Streams | None":

@@ -7,7 +7,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,6 +16,13 @@ from streamer.errors import ConfigError, OutputError
 
 _GOODBYE_S = 3  # for open connections, when the server is told to stop
 _STOP_S = 55  # until a stop that hangs is cut short: after the streams' own patience, before that of a service manager
+
+
+def say(text: str) -> None:
+    """A line on stderr for whoever looks on. No stream ends because nobody reads it any more or its disk is full."""
+    if sys.stderr is not None:  # print would take stdout instead
+        with suppress(OSError, ValueError):
+            print(text, file=sys.stderr, flush=True)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -35,6 +42,13 @@ def on_hang_up(stop: Callable[[int, FrameType | None], Any]) -> None:
     """Stop in order also when the terminal is closed, unless that is to be ignored, as under `nohup`."""
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         signal.signal(signal.SIGHUP, stop)
+
+
+def heed_no_more() -> None:
+    """No further signal cuts a stop short that has begun: it closes recordings; `bounded_stop` ends one that hangs."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def check_tls(cert: Path | None, key: Path | None) -> None:
@@ -91,9 +105,13 @@ def run(app: Any, listener: socket.socket, *, cert: Path | None = None, key: Pat
     )
 
     class Server(uvicorn.Server):
-        """Tells the app at once that it ends: event streams would otherwise last until they are cut."""
+        """Tells the app at once that it ends: event streams would otherwise last until they are cut. A second signal
+        changes nothing: uvicorn would go without closing what the app has opened.
+        """
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if self.should_exit:
+                return
             begin_stop()
             app.state.stopping = True
             super().handle_exit(sig, frame)

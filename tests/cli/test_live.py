@@ -1,10 +1,12 @@
 """What `streamer live` says at once, before it loads or connects to anything."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,10 +80,7 @@ def test_a_terminal_that_is_closed_ends_a_recording_in_order(ignored: bool, tmp_
     finally:
         signal.signal(signal.SIGHUP, before)
     try:
-        until_s = time.monotonic() + 60
-        while not any(file.stat().st_size > 2000 for file in folder.glob("*.part")):
-            assert time.monotonic() < until_s
-            time.sleep(0.1)
+        _wait_for_pictures(folder, process)
         process.send_signal(signal.SIGHUP)
         if ignored:
             with pytest.raises(subprocess.TimeoutExpired):
@@ -91,6 +90,80 @@ def test_a_terminal_that_is_closed_ends_a_recording_in_order(ignored: bool, tmp_
     finally:
         process.kill()
     assert [file.suffix for file in folder.iterdir()] == [".mp4"]
+
+
+_SLOW_TO_CLOSE = """
+import time
+from streamer.media.record import Recorder
+close = Recorder.close
+def slowly(recorder):
+    time.sleep(1)
+    close(recorder)
+Recorder.close = slowly
+from streamer import cli
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("more", [(), ("--hls", "--port", "0")])
+def test_a_second_signal_does_not_keep_a_recording_from_being_closed(
+    how: signal.Signals, more: tuple[str, ...], tmp_path: Path
+) -> None:
+    clip, folder = clips.make(tmp_path / "in.mp4"), tmp_path / "recordings"
+    words = [
+        sys.executable,
+        "-c",
+        _SLOW_TO_CLOSE,
+        "live",
+        str(clip),
+        "--loop",
+        "--record",
+        str(folder),
+        *more,
+    ]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    try:
+        _wait_for_pictures(folder, process)
+        for _ in range(3):
+            process.send_signal(how)
+            time.sleep(0.2)
+        said = process.communicate(timeout=30)[1]
+    finally:
+        process.kill()
+    assert [file.suffix for file in folder.iterdir()] == [".mp4"]
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("gone", ["its disk is full", "nobody reads it"])
+@pytest.mark.parametrize("more", [(), ("--hls", "--port", "0")])
+def test_words_that_reach_nobody_end_no_stream(gone: str, more: tuple[str, ...], tmp_path: Path) -> None:
+    clip, folder = clips.make(tmp_path / "in.mp4"), tmp_path / "recordings"
+    words = command("live", clip, "--loop", "--record", folder, *more)
+    if gone == "its disk is full":
+        nowhere = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reading, nowhere = os.pipe()
+        os.close(reading)
+    process = subprocess.Popen(words, stderr=nowhere)
+    os.close(nowhere)
+    try:
+        _wait_for_pictures(folder, process)
+        time.sleep(1.5)  # there was something to say meanwhile
+        assert process.poll() is None
+        process.terminate()
+        assert process.wait(30) in (0, -signal.SIGTERM)
+    finally:
+        process.kill()
+    assert [file.suffix for file in folder.iterdir()] == [".mp4"]
+
+
+def _wait_for_pictures(folder: Path, process: "subprocess.Popen[Any]") -> None:
+    until_s = time.monotonic() + 60
+    while not any(file.stat().st_size > 2000 for file in folder.glob("*.part")):
+        assert process.poll() is None
+        assert time.monotonic() < until_s
+        time.sleep(0.1)
 
 
 def test_a_stop_that_hangs_ends_and_says_where() -> None:
