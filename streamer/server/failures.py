@@ -1,9 +1,9 @@
-"""How every failure looks: the cloud API's shape with the right HTTP status, and no secret in it."""
+"""How every failure looks: no secret, the right status, the shape of the cloud API or, of streams, of WHEP servers."""
 
 import hashlib
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -20,8 +20,10 @@ from streamer.errors import (
     UnreachableError,
     UnsupportedError,
 )
+from streamer.server import rooms
 
 _RETRY_S = 1
+_OF_STREAMS = frozenset({"streams", "WHEP", "HLS", "operations"})  # tags of routes
 
 _STATUSES: tuple[tuple[type[Exception], int], ...] = (  # the first that fits
     (TooLargeError, 413),
@@ -82,13 +84,20 @@ def _busy(_: Request, __: Exception) -> JSONResponse:
     return failure(429, "too many requests at the same time; try again", **{"Retry-After": str(_RETRY_S)})
 
 
-def _invalid(_: Request, error: Exception) -> JSONResponse:
+def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problem = error.errors()[0]
     place = ".".join(str(step) for step in problem["loc"])
-    return failure(400, f"{place}: {problem['msg']}")
+    return _refusal(request, 400, f"{place}: {problem['msg']}", {})
 
 
-def _http(_: Request, error: Exception) -> JSONResponse:
+def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return failure(error.status_code, str(error.detail), **(error.headers or {}))
+    return _refusal(request, error.status_code, str(error.detail), dict(error.headers or {}))
+
+
+def _refusal(request: Request, status: int, message: str, headers: dict[str, str]) -> Response:
+    tags = getattr(request.scope.get("route"), "tags", ())
+    if not _OF_STREAMS.isdisjoint(tags):
+        return rooms.failure(status, message, headers)
+    return failure(status, message, **headers)

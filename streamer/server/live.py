@@ -15,7 +15,7 @@ from fastapi.staticfiles import StaticFiles
 import streamer
 from streamer.live.settings import StreamSettings
 from streamer.live.status import Journal
-from streamer.server import hls, operations, whep
+from streamer.server import failures, hls, operations, whep
 from streamer.server import streams as control
 from streamer.server.cors import OtherSites
 from streamer.server.keys import Keys, guard, player_guard
@@ -99,6 +99,7 @@ def create_live_app(
         title="streamer", version=streamer.__version__, lifespan=life, docs_url=None, redoc_url=None
     )
     app.add_middleware(Prefixed, prefix=prefix)
+    failures.install(app)
     if keys:
         app.add_middleware(OtherSites)
     serve_page(app, "live.html")

@@ -5,9 +5,16 @@ import pytest
 from fastapi.testclient import TestClient
 
 from streamer.errors import ConfigError
+from streamer.image.redact import Redactor
+from streamer.live.fleet import Fleet
+from streamer.proof.scene import studio
 from streamer.server import keys as keyring
+from streamer.server.app import create_app
 from streamer.server.keys import Keys, hashed, keys_from, new_key, read_keys
-from tests.server.conftest import Start
+from streamer.server.live import create_live_app
+from streamer.server.rooms import Streams
+from streamer.server.settings import ServeSettings
+from tests.server.conftest import LOCAL, Start
 from tests.server.test_refusals import message_of
 
 KEY, OTHER = new_key(), new_key()
@@ -154,3 +161,27 @@ def test_pages_of_other_sites_may_nothing_else(start: Start) -> None:
         "access-control-allow-origin" not in client.get("/", headers={"Origin": "https://x.example"}).headers
     )
     assert preflight(start(), "/v1/results") == 405
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_refusals_of_streams_look_alike_in_both_servers(
+    alone: bool, redactor: Redactor, tmp_path: Path
+) -> None:
+    streams, keys = Streams(Fleet(studio())), keys_from([hashed("right")])
+    app = (
+        create_live_app(streams, {}, keys)
+        if alone
+        else create_app(ServeSettings(store=tmp_path), keys, [redactor], streams)
+    )
+    with TestClient(app, base_url=LOCAL) as client:
+        for path in ("/v1/streams", "/v1/streams/x/objects", "/metrics", "/x/index.m3u8", "/x/segment1.ts"):
+            refused = client.get(path)
+            assert refused.status_code == 401
+            assert refused.json() == {"status": "error", "error": "the API key is missing or wrong"}
+            assert refused.headers["www-authenticate"]
+        login = {"X-API-KEY": "right"}
+        assert client.get("/x/segment1e3.ts", headers=login).json()["status"] == "error"
+        refused = client.post("/metrics", headers=login)
+        assert refused.status_code == 405
+        assert refused.headers["allow"] == "GET"
+        assert refused.json() == {"status": "error", "error": "Method Not Allowed"}
