@@ -17,18 +17,19 @@ from streamer.frame import Frame, Size
 from streamer.live.settings import StreamSettings
 from streamer.live.timing import Backoff, Timeline
 from streamer.media.hardware import LiveDecoding
-from streamer.media.live_source import LiveSource
+from streamer.media.live_source import AwaitsKey, LiveSource
 from streamer.media.live_spec import LiveSpec
 from streamer.media.sound import Sound
 from streamer.tally import Tally
 
 State = Literal["starting", "live", "offline", "ended", "stopped"]
 Connect = Callable[
-    [Size | None], Iterator[Frame | Sound]
+    [Size | None], Iterator[Frame | Sound | AwaitsKey]
 ]  # one connection; pictures are scaled to the size, if given
 
 STALL_S = 10.0  # without a picture
 _OPENING_S = 15.0  # until the first picture
+_KEY_S = 80.0  # the same, where it waits for a key picture: longer than the source itself does
 _POLL_S = 0.1
 _MOST_LEFT_BEHIND = 3  # readers that hang and cannot be ended
 
@@ -44,6 +45,7 @@ class _Line:
     next_index: int | None = None
     layout: int = 0  # of the session's frames
     waiting: Frame | None = None  # the first frame of the next session
+    awaits_key: bool = False  # pictures come, but none that shows without those before
     over: str | None = None  # why it is of no more use
     finished: bool = field(default=False)  # it ended by itself, without an error
 
@@ -60,7 +62,7 @@ def connect_to(
     keep = settings.audio == "keep"
     spec = LiveSpec(settings.source, settings.transport, loop=settings.loop, sound=keep)
 
-    def connect(size: Size | None) -> Iterator[Frame | Sound]:
+    def connect(size: Size | None) -> Iterator[Frame | Sound | AwaitsKey]:
         with LiveSource(spec, tally=tally, size=size, clock=clock, decoding=decoding) as source:
             announce(source.has_sound)
             yield from source
@@ -161,6 +163,10 @@ class Supervisor:
                 if at is not None and self._line is not None and self._line.channel is channel:
                     self._hear(frame, at)
                 continue
+            if isinstance(frame, AwaitsKey):
+                if self._line is not None and self._line.channel is channel:
+                    self._line.awaits_key = True
+                continue
             if channel.closed:
                 return  # it hung and was left behind: it must not move the time line of those after it
             pts = self._timeline.stamp(frame.time_s, at_s=self._clock.now())
@@ -177,7 +183,12 @@ class Supervisor:
                 frame = line.channel.get(timeout_s=_POLL_S)
             except TimeoutError:
                 silent_s = now_s - (line.last_s or line.since_s)
-                if silent_s > (_OPENING_S if line.last_s is None else STALL_S):
+                limit_s = STALL_S
+                if line.last_s is None:
+                    limit_s = _OPENING_S
+                    if line.awaits_key:
+                        limit_s, self.problem = _KEY_S, "waits for the source's next key picture"
+                if silent_s > limit_s:
                     line.over = f"no picture for {silent_s:.0f} s"
                     return
                 continue

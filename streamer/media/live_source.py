@@ -37,14 +37,19 @@ _NOBODY_THERE = (ConnectionError, TimeoutError, FileNotFoundError)
 _BY_ORDER = frozenset({"h264", "hevc"})  # whose decoders put pictures in order also where they hold none back
 
 
+class AwaitsKey:
+    """What came shows nothing without a key picture, which is yet to come."""
+
+
 class LiveSource(Closing):
     """One connection. Iterate once, with a with-statement; a lost connection, or one that gives no picture for
     `read_s`, raises InputError, an end just ends.
 
     Yields our own frames with the source's time stamps in 1/90000 s, which may jump (see live.timing); pictures of
     another size than the first, or than `size` if given, are scaled to it, between bars if their shape is another, and
-    counted in `layout`. If the spec asks for sound, `Sound`s come in between, as the source sends them. Errors name the
-    address without secrets.
+    counted in `layout`. If the spec asks for sound, `Sound`s come in between, as the source sends them. A connection
+    that begins between two key pictures yields `AwaitsKey` for each packet until there is one. Errors name the address
+    without secrets.
 
     With `decoding`, NVDEC decodes into GPU memory while that says so. A stream that NVDEC refuses is opened on the
     cores at once; an NVDEC that fails on the way ends the connection, and the next one with the same `decoding` is the
@@ -139,7 +144,7 @@ class LiveSource(Closing):
         streams = self._container.streams.audio if self._spec.sound else ()
         return SoundReader(streams[0]) if streams and streams[0].codec_context is not None else None
 
-    def __iter__(self) -> Iterator[Frame | Sound]:
+    def __iter__(self) -> Iterator[Frame | Sound | AwaitsKey]:
         if self._spec.kind == "file":
             yield from self._paced()
         elif self._in_pieces:
@@ -168,23 +173,23 @@ class LiveSource(Closing):
             self._spec.kind == "network" and self._container.format.name in _UNTIMED and not self._in_pieces
         )
 
-    def _spread(self) -> Iterator[Frame | Sound]:
+    def _spread(self) -> Iterator[Frame | Sound | AwaitsKey]:
         pace = Spread(self._clock)
         for frame in self._frames():
-            if not isinstance(frame, Sound):
+            if isinstance(frame, Frame):
                 pace.wait_for(frame.time_s)
             yield frame
 
-    def _paced(self) -> Iterator[Frame | Sound]:
+    def _paced(self) -> Iterator[Frame | Sound | AwaitsKey]:
         """A file's frames when they are due; from the start again at its end if it loops."""
         pace = Pace(self._clock, step=round(TICKS / self.rate))
         while True:
             begun = False
             for frame in self._frames():
-                if not isinstance(frame, Sound):
+                if isinstance(frame, Frame):
                     begun = True
                     yield replace(frame, pts=pace.wait_for(frame.pts))
-                elif begun:
+                elif begun and isinstance(frame, Sound):
                     yield replace(frame, time_s=frame.time_s + pace.shift / TICKS)
             if not self._spec.loop or not begun:
                 return
@@ -198,8 +203,8 @@ class LiveSource(Closing):
         self._sound = self._sound_reader()
         self._times = self._display_times()
 
-    def _frames(self) -> Iterator[Frame | Sound]:
-        fruitless = 0
+    def _frames(self) -> Iterator[Frame | Sound | AwaitsKey]:
+        fruitless, keyed = 0, False
         since_s, limit_s = self._clock.now(), self._spec.open_s + self._spec.read_s
         packets = (
             self._container.demux()
@@ -209,11 +214,17 @@ class LiveSource(Closing):
             if packet is None:
                 return
             if self._clock.now() - since_s > limit_s:
-                raise InputError(f"sends no more pictures: {self._spec.shown}")
+                what = "no more pictures" if keyed else "no key picture"
+                raise InputError(f"sends {what}: {self._spec.shown}")
             if packet.stream is not self._stream:
                 yield from self._heard(packet)
                 continue
             pictures = self._decode(packet)
+            keyed = keyed or packet.is_keyframe or bool(pictures)
+            if not keyed:
+                limit_s = self._spec.key_s
+                yield AwaitsKey()
+                continue
             fruitless = max(0, fruitless - _WORTH) if pictures else fruitless + 1
             self._check_fruit(fruitless)
             for picture in pictures:

@@ -31,6 +31,7 @@ class LiveSpec:
     transport: Literal["tcp", "udp"] = "tcp"  # of RTSP
     open_s: float = 10.0  # to connect and to recognise the stream
     read_s: float = 10.0  # without a picture
+    key_s: float = 75.0  # until the first key picture, while others come: some cameras send one a minute
     loop: bool = False  # start files again at their end
     sound: bool = False  # hand on what it sounds like, too
 

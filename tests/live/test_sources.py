@@ -30,7 +30,16 @@ from streamer.live.status import status
 from streamer.live.stream import LiveStream
 from streamer.media.live_source import LiveSource
 from streamer.media.live_spec import LiveSpec
-from streamer.proof.scene import SIZE, Judge, ScriptedDetector, luma_with_face, run_until, studio, write_clip
+from streamer.proof.scene import (
+    SIZE,
+    Judge,
+    ScriptedDetector,
+    luma_with_face,
+    planes_with_face,
+    run_until,
+    studio,
+    write_clip,
+)
 from streamer.server.metrics import exposition
 from streamer.tally import Tally
 from tests import rtsp
@@ -641,6 +650,44 @@ def test_another_codec_is_noticed_before_the_stream_counts_as_silent(number: int
         with LiveSource(LiveSpec(url), tally=Tally()) as source:
             with pytest.raises(InputError, match="cannot be decoded"):
                 for frame in source:
-                    if frame.index < 50:
+                    if isinstance(frame, Frame) and frame.index < 50:
                         last_s = time.monotonic()
     assert time.monotonic() - last_s < 6
+
+
+def between_keys(path: Path, later: int) -> bytes:
+    """MPEG-TS of the scene that begins `later` packets before the first key picture; there is one more after that."""
+    with av.open(str(path), "w", format="mpegts") as container:
+        options = {"preset": "ultrafast", "tune": "zerolatency", "x264-params": "keyint=1000:scenecut=0"}
+        stream = container.add_stream("libx264", rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = SIZE.width, SIZE.height, "yuv420p"
+        for index in range(later + 75):
+            picture = av.VideoFrame.from_ndarray(planes_with_face(), "yuv420p")
+            picture.pts = index
+            picture.pict_type = (
+                av.video.frame.PictureType.I if index == later else av.video.frame.PictureType.NONE
+            )
+            for packet in stream.encode(picture):
+                if index:
+                    container.mux(packet)
+    return path.read_bytes()
+
+
+def test_a_connection_between_two_key_pictures_waits_for_the_next(tmp_path: Path) -> None:
+    """One that was given up after 8 s seldom met the key picture of a camera that sends one a minute."""
+    data = between_keys(tmp_path / "camera.ts", 400)
+    with sending(data, 3) as url, LiveSource(LiveSpec(url), tally=Tally()) as source:
+        seen = list(source)
+    shown = [item for item in seen if isinstance(item, Frame)]
+    assert len(shown) > 60
+    assert len(seen) - len(shown) > 300
+    assert (
+        abs(shown[0].luma.astype(int) - luma_with_face()).mean() < 2
+    )  # nothing made of references that are missing
+
+
+def test_a_key_picture_that_never_comes_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    data = between_keys(tmp_path / "camera.ts", 400)
+    with sending(data, 30) as url, LiveSource(LiveSpec(url, key_s=2.0), tally=Tally()) as source:
+        with pytest.raises(InputError, match="no key picture"):
+            list(source)

@@ -22,6 +22,7 @@ from streamer.live.status import Journal, status
 from streamer.live.stream import LiveStream
 from streamer.media.egress import H264, Egress, Encoded, PacketQueue
 from streamer.media.live_encoder import LiveEncoder
+from streamer.media.live_source import AwaitsKey
 from streamer.proof.scene import (
     FACE,
     Judge,
@@ -104,6 +105,33 @@ def test_a_connection_that_never_sends_and_one_that_falls_silent() -> None:
     judge.verdict()
     assert judge.covered > 10
     assert stream.supervisor.reconnects == 2
+
+
+def test_a_key_picture_that_is_long_in_coming_is_waited_for_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervising, "_KEY_S", 5.0)
+
+    def between_keys(key_s: float) -> Iterator[Frame | AwaitsKey]:
+        until_s = time.monotonic() + key_s
+        while time.monotonic() < until_s:
+            time.sleep(0.02)
+            yield AwaitsKey()
+        yield from frames()
+
+    said = set()
+    stream, judge = watched(cameras([lambda: between_keys(2)]))
+
+    def done() -> bool:
+        said.add(stream.supervisor.problem)
+        return judge.masked > 20
+
+    run_until(stream, done)
+    judge.verdict()
+    assert stream.supervisor.reconnects == 0
+    assert said == {None, "waits for the source's next key picture"}
+
+    monkeypatch.setattr(supervising, "_KEY_S", 1.0)
+    stream, _ = watched(cameras([lambda: between_keys(60)]))
+    run_until(stream, lambda: stream.supervisor.reconnects == 1)
 
 
 def test_hanging_readers_do_not_pile_up() -> None:
