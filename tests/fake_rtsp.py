@@ -25,15 +25,15 @@ def nal_units(data: bytes) -> list[bytes]:
     return [unit.strip(b"\0") for unit in data.split(b"\0\0\1") if unit.strip(b"\0")]
 
 
-@lru_cache(maxsize=1)
-def pictures() -> list[list[bytes]]:
-    """Two seconds of the scene, each picture as NAL units."""
+@lru_cache(maxsize=2)
+def pictures(seconds: int = 2, gop: int = _RATE) -> list[list[bytes]]:
+    """The scene for so long, each picture as NAL units, the first of `gop` a key picture."""
     encoder = av.CodecContext.create("libx264", "w")
     encoder.width, encoder.height, encoder.pix_fmt = SIZE.width, SIZE.height, "yuv420p"
-    encoder.framerate, encoder.gop_size = _RATE, _RATE
+    encoder.framerate, encoder.gop_size = _RATE, gop
     encoder.options = {"preset": "ultrafast", "tune": "zerolatency", "crf": "18"}
     found = []
-    for _ in range(2 * _RATE):
+    for _ in range(seconds * _RATE):
         packets = encoder.encode(av.VideoFrame.from_ndarray(planes_with_face(), "yuv420p"))
         found.append(nal_units(b"".join(bytes(packet) for packet in packets)))
     return found
@@ -72,9 +72,11 @@ def sdp(port: int) -> bytes:
 class FakeRtsp:
     """Serves the scene over interleaved TCP to any number of clients. Use it with a with-statement."""
 
-    def __init__(self, damage: Damage = lambda connection, what, data: data) -> None:
+    def __init__(
+        self, damage: Damage = lambda connection, what, data: data, shown: list[list[bytes]] | None = None
+    ) -> None:
         self._damage = damage
-        self._shown = pictures()
+        self._shown = shown or pictures()
         self._over = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._listener.settimeout(0.1)

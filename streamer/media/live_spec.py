@@ -61,7 +61,10 @@ class LiveSpec:
             if not is_there(self.url):
                 raise InputError(f"no such file: {self.url}")
             return f"file:{self.url}", None, {}  # else 12:30.mp4 is a protocol
-        options = {"fflags": "+discardcorrupt+nobuffer", "analyzeduration": "1000000"}
+        options = {
+            "fflags": "+discardcorrupt",
+            "analyzeduration": "1000000",
+        }  # nobuffer would lose the key picture
         options["merge_pmt_versions"] = (
             "1"  # MPEG-TS: another sender's pictures come as the stream that is known
         )

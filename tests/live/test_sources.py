@@ -45,6 +45,7 @@ from streamer.tally import Tally
 from tests import rtsp
 from tests.clips import Clip, make
 from tests.conftest import need
+from tests.fake_rtsp import FakeRtsp, pictures
 from tests.fakes import noise_frame
 
 LOGIN = ("operator", "p:ss/w@rd")
@@ -691,3 +692,14 @@ def test_a_key_picture_that_never_comes_is_not_waited_for_for_ever(tmp_path: Pat
     with sending(data, 30) as url, LiveSource(LiveSpec(url, key_s=2.0), tally=Tally()) as source:
         with pytest.raises(InputError, match="no key picture"):
             list(source)
+
+
+def test_the_key_picture_with_which_a_connection_begins_is_not_lost() -> None:
+    """It came while FFmpeg found out what the stream is; the next one may be a minute away."""
+    begun_s = time.monotonic()
+    with (
+        FakeRtsp(shown=pictures(8, gop=200)) as camera,
+        LiveSource(LiveSpec(camera.url), tally=Tally()) as source,
+    ):
+        assert isinstance(next(iter(source)), Frame)
+    assert time.monotonic() - begun_s < 4
