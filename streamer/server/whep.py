@@ -79,8 +79,10 @@ async def _join(streams: Streams, name: str, request: Request) -> Response:
         viewer = await room.join((await body_of(request)).decode())
     except TooManyViewersError as error:
         return failure(503, str(error), {**_HEADERS, "Retry-After": "5"})
-    except (ConfigError, UnicodeDecodeError) as error:
+    except ConfigError as error:
         return failure(400, str(error), _HEADERS)
+    except UnicodeDecodeError:
+        return failure(400, "the offer is no text", _HEADERS)
     headers = {
         **_HEADERS,
         "Location": f"{request.scope.get('root_path', '')}/{name}/whep/{viewer.key}",

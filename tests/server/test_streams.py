@@ -140,7 +140,8 @@ def test_whep_refuses_what_it_cannot_serve(served: Served) -> None:
         == 400
     )
     assert served.http.post("/camera/whep", content="v=0", headers=SDP).status_code == 400
-    assert served.http.post("/camera/whep", content=b"\xff\xfe", headers=SDP).status_code == 400
+    no_text = served.http.post("/camera/whep", content=b"\xff\xfe", headers=SDP)
+    assert (no_text.status_code, no_text.json()["error"]) == (400, "the offer is no text")
     assert served.http.post("/camera/whep", content="x" * 100_000, headers=SDP).status_code == 400
     missing = served.http.post("/nobody/whep", content=offer(), headers=SDP)
     assert missing.status_code == 404
