@@ -20,6 +20,8 @@ from streamer.frame import Color, Frame, Size, Vectors
 _PLANAR = frozenset({"yuv420p", "yuvj420p"})
 _TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 _MPEG, _JPEG = 1, 2  # AVCOL_RANGE
+# samples of which FFmpeg's direct way to 4:2:0 leaves the last row or column of an odd size as it found the memory
+_LEFT_UNSET = frozenset({"yuyv422", "uyvy422", "yvyu422", "nv24", "nv42"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,8 @@ def _converted(picture: av.VideoFrame, size: Size, color: Color) -> av.VideoFram
         options["dst_colorspace"] = color.matrix if color.matrix in (1, 5, 6) else 6
     else:
         options["src_color_range"] = span
+    if picture.format.name in _LEFT_UNSET and (picture.width % 2 or picture.height % 2):
+        picture = picture.reformat(format="yuv444p", interpolation="BICUBIC", **options)
     return picture.reformat(size.width, size.height, "yuv420p", interpolation="BICUBIC", **options)
 
 

@@ -15,6 +15,7 @@ from streamer.errors import InputError
 from streamer.frame import Frame, Size
 from streamer.media import source
 from streamer.media.matroska import end_of
+from streamer.media.picture import Timing, frame_from_picture
 from streamer.media.source import AudioPacket, FileSource
 from streamer.media.torn import ts_is_torn
 from streamer.tally import Tally
@@ -388,6 +389,21 @@ def test_odd_sizes_get_even_planes_with_the_last_line_repeated(tmp_path: Path) -
     assert frame.luma.shape == (108, 192)
     assert np.array_equal(frame.luma[106], frame.luma[107])
     assert np.array_equal(frame.luma[:, 190], frame.luma[:, 191])
+
+
+@pytest.mark.parametrize(
+    "samples", ["yuyv422", "uyvy422", "yvyu422", "nv16", "nv24", "nv42", "yuv411p", "yuv410p"]
+)
+@pytest.mark.parametrize("size", [Size(33, 17), Size(33, 18), Size(34, 17), Size(1, 1)])
+def test_every_sample_of_an_odd_size_is_written(samples: str, size: Size) -> None:
+    """What a conversion leaves out is whatever the memory held before."""
+    picture = av.VideoFrame(size.width, size.height, samples)
+    for plane in picture.planes:
+        plane.update(bytes([200]) * plane.buffer_size)
+    for _ in range(3):
+        frame = frame_from_picture(picture, Timing(0, 0, Fraction(1, 25)))
+        assert np.abs(frame.luma.astype(int) - 200).max() <= 1
+        assert np.abs(frame.chroma.astype(int) - 200).max() <= 1
 
 
 def test_frames_do_not_share_memory_with_the_decoder(tmp_path: Path) -> None:
