@@ -26,6 +26,7 @@ from streamer.media.encoders import (
     planes_size,
     set_up,
 )
+from streamer.media.fields import TopFirst
 from streamer.media.gop import PacketGop
 from streamer.media.picture import picture_from_frame
 from streamer.media.source import AudioPacket, FileSource
@@ -91,6 +92,10 @@ class FileSink:
             and info.sample_aspect_ratio != 1
         ):
             tally.note(f"pixels are {info.sample_aspect_ratio} as wide as high, which cannot be said there")
+        if info.top_field_first is not None and self.codec != "h264":
+            tally.note(
+                f"interlaced: {self.codec} is written as progressive, with both fields in each picture"
+            )
         self._part = Part(path)
         try:
             self._container = _open_output(self._part.path, container)
@@ -99,6 +104,7 @@ class FileSink:
             raise
         self._spliced: SplicedVideo | None = None
         self._gpu: hardware.GpuPictures | None = None
+        self._fields = TopFirst() if info.top_field_first and self.codec == "h264" else None
         self._pictures = 0  # encoded
         self._early: list[AudioPacket] | None = None  # audio before the first picture
         try:
@@ -164,7 +170,8 @@ class FileSink:
             return self._spliced.encode(item.frame)
         if self._gpu is not None:
             return self._stream.encode(self._gpu.picture_on_gpu(item.frame))
-        return self._stream.encode(picture_from_frame(item.frame, RECIPES[self.codec].pixel_format))
+        picture = picture_from_frame(item.frame, RECIPES[self.codec].pixel_format)
+        return self._stream.encode(self._fields.marked(picture) if self._fields is not None else picture)
 
     @contextmanager
     def _encoding(self) -> Iterator[None]:

@@ -19,6 +19,7 @@ from streamer.media.beginning import Preroll, beginning_of
 from streamer.media.copyable import picture_refusal, stream_refusal
 from streamer.media.display import DisplayTimes, usual_step
 from streamer.media.ending import Ending
+from streamer.media.fields import is_top_first
 from streamer.media.gop import GopCutter
 from streamer.media.matroska import has_alpha
 from streamer.media.opening import check_regular, open_input
@@ -34,7 +35,6 @@ _MOST_SOUND = 64 << 20  # bytes of packets before the first picture, which the o
 _LISTS = frozenset({"concat", "dash", "imf"})  # formats of texts that name other files
 _LEAPING = frozenset({"mpeg", "mpegts"})  # formats whose clock may be set anew on the way
 _SEEN_THROUGH = "transparency is left out: what it hid can be seen"
-_BOTTOM_FIRST = (3, 5)  # AV_FIELD_BB, AV_FIELD_BT
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -196,7 +196,7 @@ class FileSource(Closing):
             rate=rate,
             color=frame.color,
             sample_aspect_ratio=_upright_aspect(stream.sample_aspect_ratio, turn_of(picture)),
-            top_field_first=_top_field_first(context) if picture.interlaced_frame else None,
+            top_field_first=is_top_first(picture, context) if picture.interlaced_frame else None,
             duration_s=duration_s,
             frames=stream.frames or (round(duration_s * rate) if duration_s else None),
             reorder_depth=depth,
@@ -353,10 +353,6 @@ def _is_transparent(picture: av.VideoFrame) -> bool:
         return False
     samples = picture.to_ndarray(format="rgba")
     return bool(samples[:, :, 3].min() < 255)
-
-
-def _top_field_first(context: av.VideoCodecContext) -> bool:
-    return int(context.field_order) not in _BOTTOM_FIRST
 
 
 def _upright_aspect(aspect: Fraction | None, turn: int) -> Fraction:

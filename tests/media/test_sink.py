@@ -8,11 +8,13 @@ from typing import Any, Literal
 import av
 import numpy as np
 import pytest
+from av.codec.context import Flags
 
 from streamer.config import OutputPolicy
 from streamer.errors import ConfigError, OutputError, RedactionError
 from streamer.frame import Clean, Frame, FrameResult, Redacted
 from streamer.media import encoders, nal, splice
+from streamer.media.fields import TopFirst, is_top_first
 from streamer.media.gop import PacketGop
 from streamer.media.sink import FileSink, check_output
 from streamer.media.source import AudioPacket, FileSource
@@ -363,6 +365,41 @@ def test_interlaced_material_stays_interlaced(tmp_path: Path) -> None:
     convert(path, tmp_path / "out.ts")
     with av.open(str(tmp_path / "out.ts")) as container:
         assert all(picture.interlaced_frame for picture in container.decode(video=0))
+
+
+@pytest.mark.parametrize(
+    ("name", "top_first"), [("upper.mpg", True), ("lower.mpg", False), ("camcorder.dv", False)]
+)
+@pytest.mark.parametrize("ending", [".mp4", ".mov", ".mkv", ".ts"])
+def test_the_field_that_was_shown_first_still_is(
+    tmp_path: Path, name: str, top_first: bool, ending: str
+) -> None:
+    """x264 asks each picture which it is, and the container of DV does not know."""
+    source, target = tmp_path / name, tmp_path / f"out{ending}"
+    mark = TopFirst()
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("dvvideo" if name.endswith("dv") else "mpeg2video", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 720, 576, "yuv420p"
+        stream.codec_context.flags |= Flags.interlaced_dct | Flags.interlaced_me
+        for index in range(6):
+            picture = av.VideoFrame.from_ndarray(clips.texture(index, 720, 576), "rgb24").reformat(
+                format="yuv420p"
+            )
+            picture.pts = index
+            container.mux(stream.encode(mark.marked(picture) if top_first else picture))
+        container.mux(stream.encode(None))
+    convert(source, target)
+    with av.open(str(target)) as container:
+        context = container.streams.video[0].codec_context
+        for picture in container.decode(video=0):
+            assert picture.interlaced_frame
+            assert is_top_first(picture, context) is top_first
+
+
+def test_a_codec_that_knows_no_fields_is_said(tmp_path: Path) -> None:
+    path = clips.make(tmp_path / "tv.ts", Clip(frames=6, options={"x264-params": "tff=1"}))
+    tally = convert(path, tmp_path / "out.mkv", OutputPolicy(codec="hevc"))
+    assert any("interlaced" in note for note in tally.notes)
 
 
 def test_odd_sizes_are_exact_where_the_codec_can(tmp_path: Path) -> None:
