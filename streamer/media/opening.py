@@ -6,6 +6,8 @@ from pathlib import Path
 import av
 
 from streamer.errors import InputError
+from streamer.media import matroska, mp4
+from streamer.media.crop import Crop
 
 _CAMERAS = "cameras are for `streamer live`"
 _KINDS = {
@@ -27,6 +29,14 @@ def check_regular(path: Path) -> None:
         raise InputError(f"cannot be read ({getattr(error, 'strerror', error)}): {path}") from error
     if kind := _KINDS.get(stat.S_IFMT(mode)):
         raise InputError(f"{kind}: {path}")
+
+
+def crops_in(path: Path) -> list[Crop | None]:
+    """What each video track hides of its pictures by its container's word, in the file's order; see Note [Cropping]."""
+    try:
+        return mp4.crops(path) or matroska.crops(path)
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror or error}): {path}") from error
 
 
 def open_input(path: Path) -> av.container.InputContainer:

@@ -17,12 +17,13 @@ from streamer.frame import Color, Frame, Size
 from streamer.media import hardware
 from streamer.media.beginning import Preroll, beginning_of
 from streamer.media.copyable import picture_refusal, stream_refusal
+from streamer.media.crop import Crop, Cropper
 from streamer.media.display import DisplayTimes, usual_step
 from streamer.media.ending import Ending
 from streamer.media.fields import is_top_first
 from streamer.media.gop import GopCutter
 from streamer.media.matroska import has_alpha
-from streamer.media.opening import check_regular, open_input
+from streamer.media.opening import check_regular, crops_in, open_input
 from streamer.media.picture import Timing, frame_from_picture, turn_of
 from streamer.media.syntax import SYNTAXES
 from streamer.media.timeline import Timeline
@@ -90,8 +91,12 @@ class FileSource(Closing):
         self._tally = tally
         self._gpu = device.video if device is not None else None
         self.decoding = hardware.ON_CORES
-        if self._gpu is not None:
-            check_regular(path)
+        check_regular(path)
+        crops = crops_in(path)
+        if any(crops):
+            self._gpu = None
+            self.decoding = f"{hardware.ON_CORES}: the container shows only a part of the picture"
+        elif self._gpu is not None:
             answer = hardware.try_file(path)
             self.decoding = answer.reason
             self._gpu = self._gpu if answer.works else None
@@ -107,6 +112,7 @@ class FileSource(Closing):
                 and stream.codec_context
                 and stream.codec_context.sample_rate  # 0: none was found in it
             ]
+            self._cropper = self._cropper_for(crops)
             self._note_what_stays_behind(audio)
             self._ending = Ending(path, self._container, tally)
             self._context = self.stream.codec_context
@@ -152,12 +158,14 @@ class FileSource(Closing):
         """Decode up to the first picture, which tells what the container may not."""
         context, stream = self._context, self.stream
         depth = max(0, context.reorder_depth)
-        if context.name in _MOTION_CODECS and depth == 0:
+        if context.name in _MOTION_CODECS and depth == 0 and self._cropper is None:
             context.flags2 |= Flags2.export_mvs
         self._items = self._decode_all()
         first: tuple[Frame, av.VideoFrame] | None = None
         container = self._container.format.name
         refusal = stream_refusal(context, container, into) if groups else "copying is switched off"
+        if self._cropper is not None:
+            refusal = refusal or "the source is cropped: more is in its packets than it shows"
         if refusal is None:
             silent = context.name not in _TELLS_OF_DAMAGE or self._gpu is not None
             header = bytes(context.extradata or b"")
@@ -214,6 +222,15 @@ class FileSource(Closing):
             raise InputError(f"no video stream in it: {self.path}")
         best = self._container.streams.best("video")
         return next((stream for stream in streams if stream is best), streams[0])
+
+    def _cropper_for(self, crops: list[Crop | None]) -> Cropper | None:
+        """Of the crops of all video tracks, in the file's order, the stream's own; see Note [Cropping]."""
+        number = [stream.index for stream in self._container.streams.video].index(self.stream.index)
+        crop = crops[number] if number < len(crops) else None
+        if crop is None:
+            return None
+        self._tally.note("its container hides the edges of the picture: they are cut off")
+        return Cropper(crop, self.stream.time_base or Fraction(1, 90_000))
 
     def _note_what_stays_behind(self, audio: bool) -> None:
         kept = {self.stream.index, *(stream.index for stream in self.audio)}
@@ -281,7 +298,10 @@ class FileSource(Closing):
     def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
         try:
             with self._tally.stage("decode"):
-                return self._context.decode(packet)
+                pictures = self._context.decode(packet)
+                return (
+                    pictures if self._cropper is None else [self._cropper.cropped(each) for each in pictures]
+                )
         except av.error.FFmpegError as error:
             if self._gpu is not None and not isinstance(error, av.error.InvalidDataError):
                 message = (

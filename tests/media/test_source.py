@@ -14,6 +14,7 @@ from PIL import Image
 from streamer.errors import InputError
 from streamer.frame import Frame, Size
 from streamer.media import source
+from streamer.media.crop import crop_of
 from streamer.media.matroska import end_of
 from streamer.media.picture import Timing, frame_from_picture
 from streamer.media.source import AudioPacket, FileSource
@@ -357,6 +358,64 @@ def test_what_was_cut_off_without_encoding_does_not_travel_in_copied_packets(
         assert source.info.size == Size(192 - cut, 108)
         assert ("cropped" in (source.info.copy_refusal or "")) != copied
         assert all((item.gop is not None) == copied for item in source if isinstance(item, Frame))
+
+
+@pytest.mark.parametrize("name", ["cropped.mp4", "cropped.mov", "cropped.mkv", "turned.mp4"])
+def test_what_the_container_alone_cuts_off_is_not_seen(tmp_path: Path, name: str) -> None:
+    """96 columns at the left and 20 rows at the top are hidden, as players do."""
+    path = clips.make(tmp_path / name, Clip(frames=12, rotation=90 if name == "turned.mp4" else 0))
+    whole = next(clips.lumas(path))
+    path.write_bytes(
+        _cropped_mkv(path.read_bytes()) if name.endswith("mkv") else _cropped_mp4(path.read_bytes())
+    )
+    assert np.array_equal(next(clips.lumas(path)), whole)  # FFmpeg shows it
+    with FileSource(path, tally=Tally()) as source:
+        frames = [item for item in source if isinstance(item, Frame)]
+        assert "cropped" in (source.info.copy_refusal or "")
+        assert source.info.size == (Size(88, 96) if name == "turned.mp4" else Size(96, 88))
+    shown = np.rot90(whole[20:, 96:]) if name == "turned.mp4" else whole[20:, 96:]
+    assert np.array_equal(frames[0].luma, shown)
+    assert len(frames) == 12
+    assert all(frame.gop is None and frame.vectors is None for frame in frames)
+    assert [frame.time_s for frame in frames] == pytest.approx(clips.look(path).times_s)
+
+
+def _cropped_mp4(data: bytes) -> bytes:
+    """With a `clap` box: 96x88, its centre 48 to the right of the picture's and 10 below."""
+    box = b"".join(number.to_bytes(4, "big") for number in (96, 1, 88, 1, 48, 1, 10, 1))
+    changed = bytearray(data)
+    for kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):
+        at = data.rfind(kind) - 4  # behind the pictures: no place that the index names is moved
+        size = int.from_bytes(data[at : at + 4], "big")
+        changed[at : at + 4] = (size + 40).to_bytes(4, "big")
+    end = at + size
+    return bytes(changed[:end]) + (40).to_bytes(4, "big") + b"clap" + box + bytes(changed[end:])
+
+
+def _cropped_mkv(data: bytes) -> bytes:
+    """With PixelCropLeft and PixelCropTop at the end of the video element, which a void one behind it gives way to."""
+    video, after = b"\xb0\x81\xc0\xba\x81\x6c\x54\xb2\x81\x04", b"\x55\xee\x81\0"
+    crop = b"\x54\xcc\x81\x60\x54\xbb\x81\x14"
+    old = b"\xe0\x8a" + video + after + b"\xec\x01\0\0\0\0\0\0\x02\0\0"
+    assert data.count(old) == 1
+    return data.replace(old, b"\xe0\x92" + video + crop + after + b"\xec\x81\0")
+
+
+@pytest.mark.parametrize(
+    ("sides", "shown"),
+    [
+        ((0, 0, 0, 0), None),
+        ((60, 0, 60, 0), None),  # nothing would be left
+        ((3, 0, 0, 5), (4, 0, 96, 75)),  # colours begin at even places
+        ((50, 0, 0, 0), (50, 0, 50, 80)),
+    ],
+)
+def test_no_crop_shows_more_than_it_says(
+    sides: tuple[int, int, int, int], shown: tuple[int, ...] | None
+) -> None:
+    crop = crop_of(sides, Size(100, 80))
+    assert (crop and crop.shown(Size(100, 80))) == shown
+    assert crop is None or crop.shown(Size(200, 160))[0] >= 2 * sides[0]
 
 
 @pytest.mark.parametrize("turn", [0, 90])
