@@ -11,7 +11,10 @@ from streamer.errors import OutputError
 from streamer.media.vorbis import without_comments
 from streamer.tally import Tally
 
-_TAGS = ("language",)  # what is kept of a track's tags: titles and handlers can name people
+_OF_QUICKTIME = {  # languages that FFmpeg writes into MOV under one of their two ISO 639-2 codes only
+    "deu": "ger", "nld": "dut", "ell": "gre", "isl": "ice", "zho": "chi", "fre": "fra", "swe": "sve", "cze": "ces",
+    "rum": "ron", "slo": "slk", "fas": "per", "mkd": "mac", "eus": "baq", "cym": "wel",
+}  # fmt: skip
 _FALLBACK = {"webm": "libopus"}  # the others: AAC
 _PLAYED = {  # what common players read in a container whose muxer says too little or too much
     "mp4": {"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"},
@@ -52,10 +55,16 @@ def audio_track(container: av.container.OutputContainer, source: AudioStream, ta
 
 
 def _keep_tags(target: AudioStream, source: AudioStream) -> None:
+    """Its language, and what a player goes by: whether it is the default, a dub, a comment, for the blind.
+
+    Titles and handlers stay behind: they can name people.
+    """
+    target.disposition = source.disposition
     target.metadata.clear()
-    for tag in _TAGS:
-        if tag in source.metadata:
-            target.metadata[tag] = source.metadata[tag]
+    language = source.metadata.get("language")
+    if language is not None:
+        in_mov = target.container.format.name == "mov"
+        target.metadata["language"] = _OF_QUICKTIME.get(language, language) if in_mov else language
 
 
 class _Copied:

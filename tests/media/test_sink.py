@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 from av.codec.context import Flags
+from av.stream import Disposition
 
 from streamer.config import OutputPolicy
 from streamer.errors import ConfigError, OutputError, RedactionError
@@ -365,6 +366,36 @@ def test_interlaced_material_stays_interlaced(tmp_path: Path) -> None:
     convert(path, tmp_path / "out.ts")
     with av.open(str(tmp_path / "out.ts")) as container:
         assert all(picture.interlaced_frame for picture in container.decode(video=0))
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mov", "mkv", "webm"])
+def test_the_track_of_sound_that_was_played_still_is(tmp_path: Path, ending: str) -> None:
+    """The second one, in another language, was the default; MP4's muxer else takes the first."""
+    source, target = tmp_path / "in.mkv", tmp_path / f"out.{ending}"
+    kinds = {"eng": Disposition.comment, "deu": Disposition.default}
+    with (
+        av.open(str(clips.make(tmp_path / "one.mp4", Clip(audio="aac")))) as old,
+        av.open(str(source), "w") as new,
+    ):
+        video = new.add_stream_from_template(old.streams.video[0])
+        sounds = [new.add_stream_from_template(old.streams.audio[0]) for _ in kinds]
+        for sound, (language, kind) in zip(sounds, kinds.items(), strict=True):
+            sound.metadata["language"], sound.disposition = language, kind
+        for packet in old.demux():
+            data = bytes(packet)
+            for stream in [video] if packet.stream.type == "video" else sounds:
+                if packet.size:
+                    copy = av.Packet(data)
+                    copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
+                    copy.stream, copy.is_keyframe = stream, packet.is_keyframe
+                    new.mux(copy)
+    convert(source, target)
+    with av.open(str(target)) as container:
+        defaults = {
+            stream.language: bool(stream.disposition & Disposition.default)
+            for stream in container.streams.audio
+        }
+    assert defaults == {"eng": False, "ger" if ending == "mov" else "deu": True}
 
 
 @pytest.mark.parametrize(
