@@ -6,13 +6,16 @@ import av
 
 from streamer.media import asf, matroska, riff
 from streamer.media.mp4 import movies
-from streamer.media.torn import ogg_is_torn, ts_is_torn
+from streamer.media.torn import dv_is_torn, gif_is_torn, ogg_is_torn, ps_is_torn, ts_is_torn
 from streamer.tally import Tally
 
 _SAID = {"matroska,webm": matroska.end_of, "asf": asf.end_of, "avi": riff.end_of}
-_TORN = {"mpegts": ts_is_torn, "ogg": ogg_is_torn}
+_TORN = {
+    "mpegts": ts_is_torn, "mpeg": ps_is_torn, "ogg": ogg_is_torn, "gif": gif_is_torn, "dv": dv_is_torn,
+}  # fmt: skip
 _OPEN = frozenset({"mpeg", "mpegts"})  # where only the next packet tells that one is whole
 _BARE = "yuv4mpegpipe"  # a format of pictures alone, in which nothing follows the last one
+_INDEXED = "nut"  # a format in which an index does
 
 
 class Ending:
@@ -43,6 +46,8 @@ class Ending:
             self._cut(f"{lost} of {len(entries)} pictures could not be read")
         elif self._end is not None and size < self._end:
             self._cut(f"{self._end - size} of its {self._end} bytes are missing")
+        elif self._format == _INDEXED and last is not None and (last.pos or 0) + last.size >= size:
+            self._cut("its end is missing")
         elif self._torn or (last is not None and self._is_torn(last, size)):
             self._cut("it ends in the middle of a packet")
 

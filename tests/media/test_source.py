@@ -18,7 +18,7 @@ from streamer.media.crop import crop_of
 from streamer.media.matroska import end_of
 from streamer.media.picture import Timing, frame_from_picture
 from streamer.media.source import AudioPacket, FileSource
-from streamer.media.torn import ts_is_torn
+from streamer.media.torn import ps_is_torn, ts_is_torn
 from streamer.tally import Tally
 from tests import clips
 from tests.clips import Clip
@@ -120,6 +120,10 @@ UNSIZED = {
     "a.ogv": replace(VP8, format="ogg"),
     "a.ivf": VP8,
     "a.y4m": Clip(codec="wrapped_avframe", format="yuv4mpegpipe"),
+    "a.dv": Clip(codec="dvvideo", width=720, height=576),
+    "a.gif": Clip(codec="gif", pixel_format="rgb8"),
+    "a.mpg": Clip(codec="mpeg1video", width=352, height=288, audio="mp2"),
+    "a.vob": Clip(codec="mpeg2video", width=352, height=288, audio="mp2"),
 }
 CUT = 2 / 3
 
@@ -149,7 +153,32 @@ def test_a_file_that_ends_in_the_middle_of_a_packet_is_read_and_told(tmp_path: P
     assert tally.events["read errors"] == 1
 
 
-@pytest.mark.parametrize("name", [*(UNSIZED.keys() - {"a.y4m"}), *SIZED])
+def test_a_file_without_its_index_at_the_end_is_read_and_told(tmp_path: Path) -> None:
+    path, tally = clips.make(tmp_path / "a.nut", Clip(codec="mjpeg", pixel_format="yuvj420p")), Tally()
+    assert len(frames_of(path, tally)) == 30
+    assert not tally.notes
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * CUT)])
+    assert 0 < len(frames_of(path, tally)) < 30
+    assert tally.notes == ["the file is cut off: its end is missing"]
+    assert tally.events["read errors"] == 1
+
+
+@pytest.mark.parametrize("name", ["a.mpg", "a.vob"])
+def test_a_last_pack_of_mpeg_ps_is_whole_without_the_end_code(tmp_path: Path, name: str) -> None:
+    """Camcorders and discs leave it out; where it ends with the last byte of a packet, nothing is torn."""
+    path = clips.make(tmp_path / name, UNSIZED[name])
+    whole = path.read_bytes()
+    kept = whole[: whole.rindex(b"\0\0\1\xba")]
+    for length in range(len(kept), len(kept) - 40, -1):
+        path.write_bytes(whole[:length])
+        assert ps_is_torn(path) == (length != len(kept)), length
+    for length in range(len(kept) + 4, len(kept) + 40):
+        path.write_bytes(whole[:length])
+        ps_is_torn(path)
+
+
+@pytest.mark.parametrize("name", [*(UNSIZED.keys() - {"a.y4m", "a.dv"}), *SIZED])
 def test_what_lies_behind_a_whole_file_does_not_make_it_cut_off(tmp_path: Path, name: str) -> None:
     path, tally = clips.make(tmp_path / name, {**UNSIZED, **SIZED}[name]), Tally()
     path.write_bytes(path.read_bytes() + bytes(10_001))
