@@ -48,6 +48,12 @@ def is_mirrored(picture: av.VideoFrame) -> bool:
     return bool(a * d - b * c < 0)
 
 
+def lost_shape_of(picture: av.VideoFrame) -> list[str]:
+    """What players make more of a picture by than a flat one, and no result says."""
+    kinds = {"SPHERICAL": "a 360 degree view", "STEREO3D": "a picture for either eye"}
+    return [words for name, words in kinds.items() if _side_data(picture, name) is not None]
+
+
 def color_of(picture: av.VideoFrame) -> Color:
     """What the picture says of its samples; RGB pictures become BT.709 (BT.601 below 720 lines), as encoders expect."""
     full = picture.color_range == _JPEG or picture.format.name.startswith("yuvj")

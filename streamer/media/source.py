@@ -24,7 +24,7 @@ from streamer.media.fields import is_top_first
 from streamer.media.gop import GopCutter
 from streamer.media.matroska import has_alpha
 from streamer.media.opening import check_regular, crops_in, open_input
-from streamer.media.picture import Timing, frame_from_picture, turn_of
+from streamer.media.picture import Timing, frame_from_picture, lost_shape_of, turn_of
 from streamer.media.syntax import SYNTAXES
 from streamer.media.timeline import Timeline
 from streamer.tally import Tally
@@ -244,6 +244,8 @@ class FileSource(Closing):
         """What no result can be like its source in, told by the first picture."""
         if picture.color_trc in (_PQ, _HLG):
             self._tally.note("HDR: written with 8 bits and its own transfer curve")
+        for shape in lost_shape_of(picture):
+            self._tally.note(f"left out: that it is {shape}; players show it flat")
         if _is_transparent(picture):
             self._tally.note(_SEEN_THROUGH)
 

@@ -409,16 +409,34 @@ def test_what_the_container_alone_cuts_off_is_not_seen(tmp_path: Path, name: str
     assert [frame.time_s for frame in frames] == pytest.approx(clips.look(path).times_s)
 
 
+def test_what_makes_a_picture_more_than_a_flat_one_is_told(tmp_path: Path) -> None:
+    path, tally = clips.make(tmp_path / "around.mp4", Clip(frames=2)), Tally()
+    shape = _box(b"equi", bytes(20))
+    view = _box(b"sv3d", _box(b"svhd", bytes(5)) + _box(b"proj", _box(b"prhd", bytes(16)) + shape))
+    path.write_bytes(_with_box(path.read_bytes(), view + _box(b"st3d", bytes(4) + b"\1")))
+    frames_of(path, tally)
+    assert len([note for note in tally.notes if "players show it flat" in note]) == 2
+
+
 def _cropped_mp4(data: bytes) -> bytes:
     """With a `clap` box: 96x88, its centre 48 to the right of the picture's and 10 below."""
-    box = b"".join(number.to_bytes(4, "big") for number in (96, 1, 88, 1, 48, 1, 10, 1))
+    numbers = (96, 1, 88, 1, 48, 1, 10, 1)
+    return _with_box(data, _box(b"clap", b"".join(number.to_bytes(4, "big") for number in numbers)))
+
+
+def _box(kind: bytes, contents: bytes) -> bytes:
+    return (8 + len(contents)).to_bytes(4, "big") + kind + contents
+
+
+def _with_box(data: bytes, box: bytes) -> bytes:
+    """An MP4 file with one box more in what it says of its samples."""
     changed = bytearray(data)
     for kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):
         at = data.rfind(kind) - 4  # behind the pictures: no place that the index names is moved
         size = int.from_bytes(data[at : at + 4], "big")
-        changed[at : at + 4] = (size + 40).to_bytes(4, "big")
+        changed[at : at + 4] = (size + len(box)).to_bytes(4, "big")
     end = at + size
-    return bytes(changed[:end]) + (40).to_bytes(4, "big") + b"clap" + box + bytes(changed[end:])
+    return bytes(changed[:end]) + box + bytes(changed[end:])
 
 
 def _cropped_mkv(data: bytes) -> bytes:
