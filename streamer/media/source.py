@@ -129,6 +129,7 @@ class FileSource(Closing):
             self._frames = 0
             self._size: Size | None = None
             self._raw = (0, 0)
+            self._progressive = False  # the first picture
             self._pending: list[Frame | AudioPacket] = []
             self.info = self._look(groups, into)
         except BaseException:
@@ -330,6 +331,11 @@ class FileSource(Closing):
                 self._tally.note("the size changes on the way: scaled to the first one")
             elif self._size is None:
                 self._size, self._raw = frame.size, (picture.width, picture.height)
+                self._progressive = not picture.interlaced_frame
+            if self._progressive and picture.interlaced_frame:
+                self._tally.note(
+                    "interlaced pictures come on the way: written as progressive, like the first one"
+                )
             if self._cutter is not None:
                 gop = self._cutter.group_of(picture.pts, frame.index)
                 if gop is not None and picture.pts != frame.pts:

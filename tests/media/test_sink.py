@@ -427,6 +427,16 @@ def test_the_field_that_was_shown_first_still_is(
             assert is_top_first(picture, context) is top_first
 
 
+def test_that_pictures_become_interlaced_on_the_way_is_said(tmp_path: Path) -> None:
+    film = clips.make(tmp_path / "film.h264", Clip(frames=6)).read_bytes()
+    live = clips.make(tmp_path / "live.h264", Clip(frames=6, options={"x264-params": "tff=1"})).read_bytes()
+    (tmp_path / "both.h264").write_bytes(film + live)
+    (tmp_path / "other.h264").write_bytes(live + film)
+    tally = convert(tmp_path / "both.h264", tmp_path / "both.mp4")
+    assert any("interlaced pictures come on the way" in note for note in tally.notes)
+    assert not convert(tmp_path / "other.h264", tmp_path / "other.mp4").notes
+
+
 def test_a_codec_that_knows_no_fields_is_said(tmp_path: Path) -> None:
     path = clips.make(tmp_path / "tv.ts", Clip(frames=6, options={"x264-params": "tff=1"}))
     tally = convert(path, tmp_path / "out.mkv", OutputPolicy(codec="hevc"))
