@@ -5,6 +5,7 @@ Whoever crops a file without encoding it again means to hide what is outside, an
 the result. A picture is cut before anything looks at it, and no packets of such a file are copied.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -12,6 +13,8 @@ import av
 from av.filter import Graph
 
 from streamer.frame import Size
+
+ONLY_A_PART = "the container shows only a part of the picture"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +73,10 @@ class Cropper:
             self._graph.link_nodes(source, cut, self._graph.add("buffersink")).configure()
         self._graph.push(picture)
         return self._graph.vpull()
+
+
+def cropper_of(stream: av.VideoStream, crops: Sequence[Crop | None]) -> Cropper | None:
+    """What cuts the stream's pictures, by the crops of all video tracks in the file's order; None where none is."""
+    number = [each.index for each in stream.container.streams.video].index(stream.index)
+    crop = crops[number] if number < len(crops) else None
+    return Cropper(crop, stream.time_base or Fraction(1, 90_000)) if crop is not None else None

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import av
 from av.codec.context import Flags, Flags2
@@ -15,9 +16,11 @@ from streamer.closing import Closing
 from streamer.errors import DeviceError, InputError
 from streamer.frame import Frame, Size
 from streamer.media import hardware
+from streamer.media.crop import ONLY_A_PART, cropper_of
 from streamer.media.display import DisplayTimes
 from streamer.media.hardware import LiveDecoding
 from streamer.media.live_spec import LiveSpec
+from streamer.media.opening import crops_in
 from streamer.media.pacing import TICKS, Pace, Spread
 from streamer.media.picture import Timing, frame_from_picture
 from streamer.media.sound import Sound, SoundReader
@@ -92,6 +95,10 @@ class LiveSource(Closing):
         return rate if 0.1 <= rate <= 240 else 25.0
 
     def _open(self) -> av.container.InputContainer:
+        file = Path(self._spec.url)
+        self._crops = crops_in(file) if self._spec.kind == "file" and file.is_file() else []
+        if any(self._crops):
+            self._decoding.give_up(ONLY_A_PART)
         refused: Exception | None = None
         if self._decoding.memory is not None:
             try:
@@ -129,10 +136,11 @@ class LiveSource(Closing):
         if context is None:
             raise InputError(f"sends video in a codec that is not known here: {self._spec.shown}")
         self._context = context
+        self._cropper = cropper_of(self._stream, self._crops)
         context.thread_type = "SLICE"  # threads by frame hold pictures back
         if context.name in _BY_ORDER or context.reorder_depth == 0:
             context.flags |= Flags.low_delay
-        if context.name == "h264" and context.reorder_depth == 0:
+        if context.name == "h264" and context.reorder_depth == 0 and self._cropper is None:
             context.flags2 |= Flags2.export_mvs
 
     @property
@@ -258,7 +266,10 @@ class LiveSource(Closing):
     def _decode(self, packet: av.Packet) -> list[av.VideoFrame]:
         try:
             with self._tally.stage("decode"):
-                return self._context.decode(packet)
+                pictures = self._context.decode(packet)
+                return (
+                    pictures if self._cropper is None else [self._cropper.cropped(each) for each in pictures]
+                )
         except av.error.FFmpegError as error:
             if self._decoding.memory is not None and not isinstance(error, av.error.InvalidDataError):
                 self._decoding.give_up(error)

@@ -17,7 +17,7 @@ from streamer.frame import Color, Frame, Size
 from streamer.media import hardware
 from streamer.media.beginning import Preroll, beginning_of
 from streamer.media.copyable import picture_refusal, stream_refusal
-from streamer.media.crop import Crop, Cropper
+from streamer.media.crop import ONLY_A_PART, cropper_of
 from streamer.media.display import DisplayTimes, usual_step
 from streamer.media.ending import Ending
 from streamer.media.fields import is_top_first
@@ -95,7 +95,7 @@ class FileSource(Closing):
         crops = crops_in(path)
         if any(crops):
             self._gpu = None
-            self.decoding = f"{hardware.ON_CORES}: the container shows only a part of the picture"
+            self.decoding = f"{hardware.ON_CORES}: {ONLY_A_PART}"
         elif self._gpu is not None:
             answer = hardware.try_file(path)
             self.decoding = answer.reason
@@ -112,7 +112,7 @@ class FileSource(Closing):
                 and stream.codec_context
                 and stream.codec_context.sample_rate  # 0: none was found in it
             ]
-            self._cropper = self._cropper_for(crops)
+            self._cropper = cropper_of(self.stream, crops)
             self._note_what_stays_behind(audio)
             self._ending = Ending(path, self._container, tally)
             self._context = self.stream.codec_context
@@ -224,15 +224,6 @@ class FileSource(Closing):
         best = self._container.streams.best("video")
         return next((stream for stream in streams if stream is best), streams[0])
 
-    def _cropper_for(self, crops: list[Crop | None]) -> Cropper | None:
-        """Of the crops of all video tracks, in the file's order, the stream's own; see Note [Cropping]."""
-        number = [stream.index for stream in self._container.streams.video].index(self.stream.index)
-        crop = crops[number] if number < len(crops) else None
-        if crop is None:
-            return None
-        self._tally.note("its container hides the edges of the picture: they are cut off")
-        return Cropper(crop, self.stream.time_base or Fraction(1, 90_000))
-
     def _note_what_stays_behind(self, audio: bool) -> None:
         kept = {self.stream.index, *(stream.index for stream in self.audio)}
         for stream in self._container.streams:
@@ -243,6 +234,8 @@ class FileSource(Closing):
 
     def _note_what_changes(self, picture: av.VideoFrame) -> None:
         """What no result can be like its source in, told by the first picture."""
+        if self._cropper is not None:
+            self._tally.note("its container hides the edges of the picture: they are cut off")
         if picture.color_trc in (_PQ, _HLG):
             self._tally.note("HDR: written with 8 bits and its own transfer curve")
         for shape in lost_shape_of(picture):

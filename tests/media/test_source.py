@@ -15,6 +15,8 @@ from streamer.errors import InputError
 from streamer.frame import Frame, Size
 from streamer.media import source
 from streamer.media.crop import crop_of
+from streamer.media.live_source import LiveSource
+from streamer.media.live_spec import LiveSpec
 from streamer.media.matroska import end_of
 from streamer.media.picture import Timing, frame_from_picture
 from streamer.media.source import AudioPacket, FileSource
@@ -407,6 +409,8 @@ def test_what_the_container_alone_cuts_off_is_not_seen(tmp_path: Path, name: str
     assert len(frames) == 12
     assert all(frame.gop is None and frame.vectors is None for frame in frames)
     assert [frame.time_s for frame in frames] == pytest.approx(clips.look(path).times_s)
+    with LiveSource(LiveSpec(str(path)), tally=Tally()) as live:
+        assert np.array_equal(next(item for item in live if isinstance(item, Frame)).luma, shown)
 
 
 def test_what_makes_a_picture_more_than_a_flat_one_is_told(tmp_path: Path) -> None:
