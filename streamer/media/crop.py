@@ -27,14 +27,16 @@ class Crop:
     bottom: int
     of: Size
 
-    def shown(self, size: Size) -> tuple[int, int, int, int]:
-        """Left, top, width and height of what is shown of a picture of that size, whose colours begin at even places.
+    def shown(self, size: Size, *, interlaced: bool = False) -> tuple[int, int, int, int]:
+        """Left, top, width and height of what is shown of a picture of that size, whose colours begin at even places,
+        and those of each of its fields, if it is `interlaced`, at every fourth line.
 
         >>> Crop(9, 0, 8, 0, of=Size(720, 576)).shown(Size(720, 576))
         (10, 0, 702, 576)
         """
         across, down = Fraction(size.width, self.of.width), Fraction(size.height, self.of.height)
-        left, top = (-(-hidden // 2) * 2 for hidden in (self.left * across, self.top * down))
+        lines = 4 if interlaced else 2
+        left, top = -(-self.left * across // 2) * 2, -(-self.top * down // lines) * lines
         right, bottom = size.width - -(-self.right * across // 1), size.height - -(-self.bottom * down // 1)
         return left, top, max(1, right - left), max(1, bottom - top)
 
@@ -55,13 +57,17 @@ class Cropper:
         self._crop = crop
         self._time_base = time_base
         self._kind: tuple[object, ...] = ()
+        self._interlaced = False  # the first picture
         self._graph = Graph()
 
     def cropped(self, picture: av.VideoFrame) -> av.VideoFrame:
         """The shown part of a picture, whose samples are not copied."""
+        if not self._kind:
+            self._interlaced = picture.interlaced_frame
         kind = picture.width, picture.height, picture.format.name
         if kind != self._kind:
-            left, top, width, height = self._crop.shown(Size(picture.width, picture.height))
+            size = Size(picture.width, picture.height)
+            left, top, width, height = self._crop.shown(size, interlaced=self._interlaced)
             self._kind, self._graph = kind, Graph()
             source = self._graph.add_buffer(
                 width=picture.width,

@@ -103,6 +103,11 @@ def planes_size(codec: str, size: Size) -> Size:
     return size.even if codec in ("h264", "hevc") else size
 
 
+def knows_fields(codec: str, size: Size) -> bool:
+    """Whether pictures of that size can be written interlaced: H.264 counts the lines of 4:2:0 in fours then."""
+    return codec == "h264" and size.even.height % 4 == 0
+
+
 def options_of(codec: str, policy: OutputPolicy, shape: Shape) -> dict[str, str]:
     """The options of the encoder on the cores.
 

@@ -22,6 +22,7 @@ from streamer.media.encoders import (
     codec_of,
     container_of,
     gpu_options,
+    knows_fields,
     options_of,
     planes_size,
     set_up,
@@ -78,8 +79,9 @@ class FileSink:
         info = source.info
         container = container_of(path)
         self.codec = codec_of(container, policy)
+        fields = info.top_field_first if knows_fields(self.codec, info.size) else None
         self._shape = Shape(
-            info.size, info.time_base, info.rate, info.color, info.sample_aspect_ratio, info.top_field_first
+            info.size, info.time_base, info.rate, info.color, info.sample_aspect_ratio, fields
         )
         if planes_size(self.codec, info.size) != info.size:
             even = info.size.even
@@ -92,10 +94,9 @@ class FileSink:
             and info.sample_aspect_ratio != 1
         ):
             tally.note(f"pixels are {info.sample_aspect_ratio} as wide as high, which cannot be said there")
-        if info.top_field_first is not None and self.codec != "h264":
-            tally.note(
-                f"interlaced: {self.codec} is written as progressive, with both fields in each picture"
-            )
+        if fields != info.top_field_first:
+            which = self.codec if self.codec != "h264" else f"h264 of {info.size.even.height} lines"
+            tally.note(f"interlaced: {which} is written as progressive, with both fields in each picture")
         self._part = Part(path)
         try:
             self._container = _open_output(self._part.path, container)
@@ -104,7 +105,7 @@ class FileSink:
             raise
         self._spliced: SplicedVideo | None = None
         self._gpu: hardware.GpuPictures | None = None
-        self._fields = TopFirst() if info.top_field_first and self.codec == "h264" else None
+        self._fields = TopFirst() if fields else None
         self._pictures = 0  # encoded
         self._early: list[AudioPacket] | None = None  # audio before the first picture
         try:

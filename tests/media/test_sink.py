@@ -437,6 +437,28 @@ def test_that_pictures_become_interlaced_on_the_way_is_said(tmp_path: Path) -> N
     assert not convert(tmp_path / "other.h264", tmp_path / "other.mp4").notes
 
 
+@pytest.mark.parametrize("height", [486, 241])
+def test_interlaced_pictures_of_a_height_that_h264_does_not_know_are_written(
+    tmp_path: Path, height: int
+) -> None:
+    """486 lines are those of NTSC in studios."""
+    path, target, mark = tmp_path / "studio.mov", tmp_path / "out.mov", TopFirst()
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("prores_ks", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 720, height, "yuv422p10le"
+        stream.codec_context.flags |= Flags.interlaced_dct
+        for index in range(3):
+            picture = av.VideoFrame.from_ndarray(clips.texture(index, 720, height), "rgb24")
+            picture.pts = index
+            container.mux(stream.encode(mark.marked(picture.reformat(format="yuv422p10le"))))
+        container.mux(stream.encode(None))
+    with FileSource(path, tally=Tally()) as source:
+        assert source.info.top_field_first
+    tally = convert(path, target)
+    assert any("written as progressive" in note for note in tally.notes)
+    assert clips.look(target).sizes == {(720, height + height % 2)}
+
+
 def test_a_codec_that_knows_no_fields_is_said(tmp_path: Path) -> None:
     path = clips.make(tmp_path / "tv.ts", Clip(frames=6, options={"x264-params": "tff=1"}))
     tally = convert(path, tmp_path / "out.mkv", OutputPolicy(codec="hevc"))

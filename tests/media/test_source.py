@@ -459,6 +459,7 @@ def _cropped_mkv(data: bytes) -> bytes:
         ((60, 0, 60, 0), None),  # nothing would be left
         ((3, 0, 0, 5), (4, 0, 96, 75)),  # colours begin at even places
         ((50, 0, 0, 0), (50, 0, 50, 80)),
+        ((0, 6, 0, 0), (0, 6, 100, 74)),
     ],
 )
 def test_no_crop_shows_more_than_it_says(
@@ -467,6 +468,7 @@ def test_no_crop_shows_more_than_it_says(
     crop = crop_of(sides, Size(100, 80))
     assert (crop and crop.shown(Size(100, 80))) == shown
     assert crop is None or crop.shown(Size(200, 160))[0] >= 2 * sides[0]
+    assert crop is None or crop.shown(Size(100, 80), interlaced=True)[1] % 4 == 0
 
 
 @pytest.mark.parametrize("turn", [0, 90])
