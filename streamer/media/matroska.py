@@ -72,9 +72,10 @@ def _integer(file: BinaryIO, wanted: int, start: int, end: int | None) -> int:
 
 def _elements(file: BinaryIO, start: int, end: int | None) -> Iterator[tuple[int, int, int | None]]:
     """Id of each element between two places (None: the file's end), and where its contents begin and end."""
-    at = start
+    at, whole = start, file.seek(0, 2)
+    end = whole if end is None else min(end, whole)
     for _ in range(_MOST_INSIDE):
-        if end is not None and at >= end:
+        if at >= end:  # a size may be larger than any place in a file
             return
         file.seek(at)
         name, size = _number(file, keep_marker=True), _number(file, keep_marker=False)

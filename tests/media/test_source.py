@@ -18,6 +18,7 @@ from streamer.media.crop import crop_of
 from streamer.media.live_source import LiveSource
 from streamer.media.live_spec import LiveSpec
 from streamer.media.matroska import end_of
+from streamer.media.opening import crops_in
 from streamer.media.picture import Timing, frame_from_picture
 from streamer.media.source import AudioPacket, FileSource
 from streamer.media.torn import ps_is_torn, ts_is_torn
@@ -225,6 +226,7 @@ def test_avi_whose_size_counts_its_header_or_was_never_written_is_not_cut_off(tm
         (b"\x1a\x45\xdf\xa3\x81\0\x18\x53\x80\x67\x82\0\0", 13),
         (b"\x1a\x45\xdf\xa3\x81\0\xec\x40\x01\0\x18\x53\x80\x67\x40\x0a", 26),  # filling before it
         (b"\x1a\x45\xdf\xa3\x81\0\x18\x53\x80\x67\x01\xff\xff\xff\xff\xff\xff\xff", None),  # not known
+        (b"\x1a\x45\xdf\xa3\x81\0\xec\x01\xff\xff\xff\xff\xff\xff\xfe", None),  # longer than any file
         (b"\x1a\x45\xdf\xa3\x81\0\x18\x53", None),
         (b"\x1a\x45\xdf\xa3\x81\0" + 100 * b"\xec\x80", None),
         (b"\x18\x53\x80\x67\x82\0\0", None),
@@ -235,6 +237,7 @@ def test_avi_whose_size_counts_its_header_or_was_never_written_is_not_cut_off(tm
 def test_the_end_of_matroska_is_what_its_segment_says(tmp_path: Path, data: bytes, end: int | None) -> None:
     (tmp_path / "a.mkv").write_bytes(data)
     assert end_of(tmp_path / "a.mkv") == end
+    assert crops_in(tmp_path / "a.mkv") == []
 
 
 @pytest.mark.parametrize("share", [0, 0.5, 0.5001, 0.9])
