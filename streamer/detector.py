@@ -47,6 +47,7 @@ OVERVIEW = 3  # the view's side by the overview's
 OVERVIEW_LEAST_PX = 40.0  # root of the area of a box in the overview from which it counts
 TURNED_SHARE = 0.8  # of its score is what counts of a box that was found turned
 _STILL_TILED_FROM = 3.0  # a still picture longer than so many views is looked at in tiles
+_MOST_SPANS = 48  # lengths of a tile that the long side of a picture has at most
 _CUT_PX = 4.0  # a box that ends this near to an inner edge of its tile may be cut by it, in frame pixels
 _COVERED = 0.6  # a cut box of which another box covers this share is a part of the same object
 
@@ -183,10 +184,14 @@ def _levelled(found: Detections, spec: ModelSpec) -> Detections:
 def tiles(size: Size, side: int) -> list[Window]:
     """Overlapping square windows that cover a picture: about four along its long side, none smaller than `side`.
 
-    >>> tiles(Size(1920, 1080), 640)[0]
-    (0, 0, 640, 640)
+    Along a panorama or the screenshot of a whole page there are more, at most 64: each shows as much of it as an
+    ordinary photograph (4:3) of its short side would, so that its faces are not looked at any smaller.
+
+    >>> tiles(Size(1920, 1080), 640)[0], len(tiles(Size(1080, 19440), 960))
+    ((0, 0, 640, 640), 18)
     """
-    span = max(side, -(-max(size.width, size.height) // 6) * 2)
+    long, short = max(size.width, size.height), min(size.width, size.height)
+    span = max(side, min(-(-long // 6), short * 4 // 6) * 2, -(-long // (2 * _MOST_SPANS)) * 2)
     columns, rows = _starts(size.width, span), _starts(size.height, span)
     return [(x, y, min(x + span, size.width), min(y + span, size.height)) for y in rows for x in columns]
 

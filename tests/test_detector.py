@@ -174,6 +174,18 @@ def test_tiles_cover_the_picture_and_overlap(size: Size) -> None:
     assert len(windows) <= 60
 
 
+@pytest.mark.parametrize(
+    "size", [Size(1080, 19440), Size(19440, 1080), Size(65534, 700), Size(178_000_000, 2)]
+)
+def test_tiles_of_a_long_picture_are_no_longer_than_its_short_side_needs(size: Size) -> None:
+    windows = tiles(size, 960)
+    long, short = max(size.width, size.height), min(size.width, size.height)
+    longest = max(max(x1 - x0, y1 - y0) for x0, y0, x1, y1 in windows)
+    assert longest <= max(960, short * 4 / 3, long / 48 + 2)
+    assert len(windows) <= 64
+    assert windows[-1][2:] == (size.width, size.height)
+
+
 def _seen_through(box: tuple[float, float, float, float]) -> Callable[[Letterbox], Rows]:
     """A network that finds the visible part of `box` (frame pixels) where at least a third of it is visible."""
 
