@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
+import cv2
 import typer
 from PIL import Image
 from rich.console import Console
@@ -78,6 +79,7 @@ def main() -> NoReturn:
     0: done. 1: an input failed. 2: wrong usage or settings. 3: a check found something left. 130: interrupted.
     """
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large pictures are refused in our words
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # and so are those that it cannot read
     try:
         code = app(standalone_mode=False) or 0
         if code == INTERRUPTED:

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from skimage.data import astronaut
 from typer.testing import CliRunner, Result
 
 from streamer.cli import app
-from tests.cli.program import streamer
+from tests.cli.program import one_line, streamer
 from tests.image.pictures import FACE, detail, encoded, samples_of, served
 
 PERSON = np.asarray(astronaut())
@@ -193,6 +194,14 @@ def test_wrong_usage_is_said_and_nothing_is_written(
 def test_a_picture_that_is_none_is_named_once(tmp_path: Path) -> None:
     done = run("nowhere.jpg", "-o", tmp_path)
     assert (done.exit_code, done.stderr) == (1, "error: no such picture: nowhere.jpg\n")
+
+
+def test_no_library_says_more_of_a_picture_that_is_not_read(tmp_path: Path) -> None:
+    inks = np.zeros((16, 16, 4), np.uint16)
+    tifffile.imwrite(tmp_path / "in.tif", inks, photometric="separated")
+    done = streamer("image", tmp_path / "in.tif", "-o", tmp_path)
+    assert done.returncode == 1
+    assert one_line(done.stderr)
 
 
 def test_a_folder_without_pictures_is_said(tmp_path: Path) -> None:
