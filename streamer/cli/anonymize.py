@@ -180,7 +180,6 @@ class _Batch:
         for path in (job.target, job.objects):
             if path in self._taken:
                 raise ConfigError(f"another input became this file already; name the results apart: {path}")
-        self._taken |= {path for path in (job.target, job.objects) if path is not None}
         if is_still(job.source):
             values = anonymize_picture(job, self._settings)
             self.reports.append(values)
@@ -189,6 +188,7 @@ class _Batch:
             done = self._screen.watch(job, self._opened())
             self.reports.append(done.as_dict())
             self._screen.finished(done)
+        self._taken |= {path for path in (job.target, job.objects) if path is not None}
         if self._verify and job.target is not None:
             look = look_at_picture_again if is_still(job.source) else look_again
             stills = job.target.with_name(f"{job.target.stem}_left")

@@ -19,10 +19,13 @@ VIDEOS = frozenset(CONTAINERS) | {
 }  # fmt: skip
 _BECOMING = {
     ".bmp": ".png", ".gif": ".png", ".tif": ".png", ".tiff": ".png", ".avif": ".jpg", ".heic": ".jpg", ".heif": ".jpg",
+    ".mpo": ".jpg",
 }  # fmt: skip
-_UNREAD = frozenset(
-    {".jxl", ".jp2", ".j2k", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".psd", ".dng", ".cr2", ".nef"}
-)
+_UNREAD = frozenset({
+    ".jxl", ".jp2", ".j2k", ".jxr", ".jps", ".tga", ".pcx", ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".qoi", ".dds",
+    ".sgi", ".exr", ".hdr", ".psd", ".xcf", ".svg", ".pdf", ".eps", ".ai",
+    ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw",
+})  # fmt: skip
 PICTURES = frozenset(WRITTEN) | frozenset(_BECOMING)
 OURS = "_anonymized"
 _NUMBERED = re.compile(r"%0?(\d*)d")  # frames of a sequence, as ffmpeg writes them: frame_%04d.png

@@ -98,14 +98,25 @@ def test_without_a_command_the_help_says_it_all() -> None:
     assert done.stderr == ""
 
 
-def test_pictures_that_are_not_read_do_not_become_videos(tmp_path: Path) -> None:
-    path = tmp_path / "in.ppm"
-    path.write_bytes(b"P6 64 64 255 " + bytes(64 * 64 * 3))
+@pytest.mark.parametrize("ending", ["ppm", "pdf", "arw"])
+def test_pictures_that_are_not_read_do_not_become_videos(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"in.{ending}"
+    if ending == "ppm":
+        path.write_bytes(b"P6 64 64 255 " + bytes(64 * 64 * 3))
+    else:
+        Image.new("RGB", (64, 64)).save(path, "PDF" if ending == "pdf" else "JPEG")
     done = streamer("anonymize", path)
     assert (done.returncode, done.stdout) == (1, "")
     assert one_line(done.stderr)
     assert "convert it to PNG or JPEG" in done.stderr
-    assert [file.name for file in tmp_path.iterdir()] == ["in.ppm"]
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_two_pictures_in_one_file_of_a_camera_with_two_lenses_are_no_video(tmp_path: Path) -> None:
+    left, right = (Image.fromarray(clips.texture(index, 96, 64)) for index in range(2))
+    left.save(tmp_path / "in.mpo", save_all=True, append_images=[right])
+    assert streamer("anonymize", tmp_path, "-o", tmp_path / "out").returncode == 0
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["in_anonymized.jpg"]
 
 
 def test_two_runs_do_not_write_one_file_at_the_same_time(tmp_path: Path) -> None:
@@ -313,6 +324,15 @@ def test_inputs_of_one_name_do_not_become_one_file(tmp_path: Path) -> None:
     assert sorted(str(file.relative_to(objects)) for file in objects.rglob("*.*")) == [
         "june/a.jsonl", "may/a.jsonl",
     ]  # fmt: skip
+
+
+def test_what_failed_takes_no_name_from_another_input(tmp_path: Path) -> None:
+    (tmp_path / "a.avi").write_text("no video")
+    clips.make(tmp_path / "a.mp4", Clip(frames=3))
+    done = streamer("anonymize", tmp_path, "-o", tmp_path / "out")
+    assert "1 of 2 inputs failed" in done.stderr
+    assert "another input" not in done.stderr
+    assert (tmp_path / "out" / "a_anonymized.mp4").exists()
 
 
 def test_pictures_go_the_same_way(tmp_path: Path) -> None:
