@@ -4,6 +4,12 @@
 A transparent pixel still has a colour, and a picture can be painted in the transparency alone. So a picture
 with transparency is looked at three times, as its colours alone, on white and on black; all boxes that are
 found are masked, in the colours and in the transparency.
+
+# Note [Hidden in 16 bits]
+Sensors fill a part of 16 bits only: 12 of them, or heat in hundredths of a degree, a few hundred values around 29,000.
+On a screen such a picture is nearly one grey, but the values are kept and whoever stretches them sees what is there.
+One dead pixel or a date that is written into it makes its range look full. So samples of 16 bits that lie within half of
+the range, but for a hundredth at either end, are looked at stretched too.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,6 +37,7 @@ from streamer.zones import Zones, kept, load_zones, plan_zones
 Own = Callable[[Any], Plane]
 
 _BT601 = Color(matrix=6, full_range=False)  # what OpenCV's RGB to YUV makes
+_SAMPLED = 500  # rows and columns at least, whose values say which are rare
 _DEEP = 257  # 16-bit value of one 8-bit step
 
 
@@ -136,17 +143,32 @@ def _even(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def views_of(picture: Picture) -> Iterator[NDArray[np.uint8]]:
-    """What a viewer may see of a picture, (h, w, 3) RGB: see Note [Hidden under transparency]."""
-    colour = _shallow(picture.samples)
-    if colour.shape[2] == 1:
-        colour = np.repeat(colour, 3, axis=2)
+    """What a viewer may see of a picture, (h, w, 3) RGB: see Note [Hidden under transparency], Note [Hidden in 16 bits].
+
+    The stretched one comes last: before and after masking there may be one or none.
+    """
+    colour = _in_rgb(_shallow(picture.samples))
     yield colour
-    if picture.alpha is None or (picture.alpha == np.iinfo(picture.alpha.dtype).max).all():
-        return
-    weight = _shallow(picture.alpha).astype(np.uint16)
-    on_black = (colour * weight + 127) // 255
-    yield (on_black + (255 - weight)).astype(np.uint8)
-    yield on_black.astype(np.uint8)
+    if picture.alpha is not None and (picture.alpha != np.iinfo(picture.alpha.dtype).max).any():
+        weight = _shallow(picture.alpha).astype(np.uint16)
+        on_black = (colour * weight + 127) // 255
+        yield (on_black + (255 - weight)).astype(np.uint8)
+        yield on_black.astype(np.uint8)
+    if picture.samples.dtype == np.uint16:
+        yield from map(_in_rgb, _stretched(picture.samples))
+
+
+def _in_rgb(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.repeat(samples, 3, axis=2) if samples.shape[2] == 1 else samples
+
+
+def _stretched(samples: NDArray[np.uint16]) -> Iterator[NDArray[np.uint8]]:
+    """8 bits of most of the values, where they use little of the range: see Note [Hidden in 16 bits]."""
+    step = max(1, min(samples.shape[:2]) // _SAMPLED)
+    low, high = np.percentile(samples[::step, ::step], (1, 99))
+    if 0 < high - low < int(samples.max()) / 2:
+        scaled = (samples.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
+        yield np.clip(scaled, 0, 255).astype(np.uint8)
 
 
 def _shallow(samples: NDArray[Any]) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from streamer.errors import RedactionError
 from streamer.frame import Frame, Size
 from streamer.image.limits import ImageLimits
 from streamer.image.picture import Picture, decode, from_array, write
-from streamer.image.redact import Redactor, apply
+from streamer.image.redact import Redactor, apply, views_of
 from streamer.zones import zones_from
 from tests.image.pictures import FACE, detail, encoded, samples_of
 
@@ -111,6 +111,22 @@ def test_a_face_painted_in_transparency_is_found(redactor: Redactor, person: NDA
 
 def test_a_face_in_the_low_bits_of_16_is_found(redactor: Redactor, person: NDArray[np.uint8]) -> None:
     assert redactor(from_array(person.astype(np.uint16) * 4, LIMITS), Hide.FACES).objects
+
+
+@pytest.mark.parametrize("values", [range(256), range(29_000, 30_024, 4)], ids=["8 bits", "heat"])
+def test_a_face_in_few_of_65536_values_is_found_beside_a_dead_pixel(
+    redactor: Redactor, person: NDArray[np.uint8], values: range
+) -> None:
+    grey = np.array(values, np.uint16)[np.asarray(Image.fromarray(person).convert("L"))]
+    grey[0, 0] = 65535
+    masked = redactor(from_array(grey, LIMITS), Hide.FACES)
+    x0, y0, x1, y1 = FACE
+    assert masked.objects
+    assert detail(masked.picture.samples[y0:y1, x0:x1]) < 0.35 * detail(grey[y0:y1, x0:x1, None])
+
+
+def test_16_bit_pictures_of_the_usual_range_are_looked_at_once(person: NDArray[np.uint8]) -> None:
+    assert len(list(views_of(from_array(person.astype(np.uint16) * 257, LIMITS)))) == 1
 
 
 def test_hide_chooses_the_classes() -> None:
