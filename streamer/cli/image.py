@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from streamer.address import redacted_name
 from streamer.cli.flags import settings_of
-from streamer.cli.inputs import PICTURES, check_named, check_written
+from streamer.cli.inputs import PICTURES, check_named
 from streamer.cli.screen import shown
 from streamer.config import Style
 from streamer.errors import ConfigError, InputError, OutputError, StreamerError
@@ -22,7 +22,7 @@ from streamer.image.api import mask
 from streamer.image.limits import OWN_FILES, ImageLimits
 from streamer.image.picture import EXTENSIONS, WRITTEN, Format
 from streamer.image.redact import MaskedPicture
-from streamer.image.result import ImageResult, ResultForm, form_from, hand_over, hide_from
+from streamer.image.result import ImageResult, ResultForm, check_written, form_from, hand_over, hide_from
 from streamer.image.source import Access, ImageInput
 
 _LONGEST_SHOWN = 200  # characters; longer text is base64

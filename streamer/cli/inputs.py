@@ -10,6 +10,7 @@ from pathlib import Path
 from streamer.address import has_login, has_scheme, redacted_name, redacted_url
 from streamer.errors import ConfigError, InputError
 from streamer.image.picture import WRITTEN, moves
+from streamer.image.result import check_written
 from streamer.media.encoders import CONTAINERS
 
 VIDEOS = frozenset(CONTAINERS) | {
@@ -135,14 +136,6 @@ def check_kind(path: Path) -> None:
     """Refuse a picture of a kind that is not read as one: FFmpeg would make a video of it. Raises InputError."""
     if path.suffix.lower() in _UNREAD:
         raise InputError(f"pictures of this kind are not read; convert it to PNG or JPEG first: {path}")
-
-
-def check_written(path: Path) -> None:
-    """Refuse a name for a picture's result that says no format in which pictures are written. Raises ConfigError."""
-    if path.suffix.lower() not in WRITTEN:
-        raise ConfigError(
-            f"pictures are written with one of {' '.join(WRITTEN)} at the end of the name, not {path}"
-        )
 
 
 def _sequence(pattern: Path) -> list[Path]:

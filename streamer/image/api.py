@@ -1,5 +1,6 @@
 """`anonymize_image`: one picture in any form in, the masked picture in any form out."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from streamer.image import picture as files
 from streamer.image import source
 from streamer.image.limits import ImageLimits
 from streamer.image.redact import MaskedPicture, Redactor, open_redactor
-from streamer.image.result import ImageResult, form_from, hand_over, hide_from
+from streamer.image.result import ImageResult, check_written, form_from, hand_over, hide_from
 from streamer.image.source import Access, ImageInput
 
 _KEPT = 4  # loaded networks that are kept between calls
@@ -24,7 +25,7 @@ def anonymize_image(
     *,
     hide: str = "everything",
     result: str = "path",
-    out: Path | None = None,
+    out: str | os.PathLike[str] | None = None,
     settings: Settings | None = None,
     limits: ImageLimits | None = None,
 ) -> ImageResult:
@@ -35,13 +36,17 @@ def anonymize_image(
     everything, faces or plates (also `Everything`, `Faces only`, `Licence plates only`). `result` is path (a
     new file, in the system's temporary folder unless `out` names it), url (a `file:` link that works for a
     day), base64, buffer or array (of bytes). The result is a JPEG or a PNG as the picture was, other formats
-    become the nearer of the two, and with `out` its ending says which (.webp too); of several pictures in a file
+    become the nearer of the two, and with `out` its ending says which (.webp too; what
+    is there is replaced); of several pictures in a file
     the first is taken. Raises InputError and its kinds, ConfigError, OutputError or RedactionError, and then leaves
     no file.
     """
     form = form_from(result)
+    target = None if out is None else Path(out)
+    if target is not None:
+        check_written(target)
     wanted = (settings or Settings()).model_copy(update={"hide": hide_from(hide)})
-    return hand_over(mask(image, wanted, Access(limits or ImageLimits())), form, out=out)
+    return hand_over(mask(image, wanted, Access(limits or ImageLimits())), form, out=target)
 
 
 def mask(image: ImageInput, settings: Settings, access: Access) -> MaskedPicture:

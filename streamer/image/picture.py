@@ -133,7 +133,10 @@ def _has_more(image: Image.Image) -> bool:
 
 
 def from_array(array: NDArray[Any], limits: ImageLimits) -> Picture:
-    """A picture from grey (H, W), RGB (H, W, 3) or RGBA (H, W, 4) samples, uint8 or uint16; does not copy."""
+    """A picture from grey (H, W), RGB (H, W, 3) or RGBA (H, W, 4) samples, uint8 or uint16; does not copy those whose
+    bytes are in this machine's order.
+    """
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.ndim == 2:
         array = array[:, :, None]
     if array.dtype not in (np.uint8, np.uint16) or array.ndim != 3 or array.shape[2] not in (1, 3, 4):

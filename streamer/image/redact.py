@@ -8,8 +8,8 @@ found are masked, in the colours and in the transparency.
 # Note [Hidden in 16 bits]
 Sensors fill a part of 16 bits only: 12 of them, or heat in hundredths of a degree, a few hundred values around 29,000.
 On a screen such a picture is nearly one grey, but the values are kept and whoever stretches them sees what is there.
-One dead pixel or a date that is written into it makes its range look full. So samples of 16 bits that lie within half of
-the range, but for a hundredth at either end, are looked at stretched too.
+One dead pixel or a date that is written into it makes its range look full. So samples of 16 bits that lie within half
+of the range, but for a hundredth at either end, are looked at stretched too.
 """
 
 from collections.abc import Callable, Iterator
@@ -143,9 +143,10 @@ def _even(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def views_of(picture: Picture) -> Iterator[NDArray[np.uint8]]:
-    """What a viewer may see of a picture, (h, w, 3) RGB: see Note [Hidden under transparency], Note [Hidden in 16 bits].
+    """What a viewer may see of a picture, (h, w, 3) RGB.
 
-    The stretched one comes last: before and after masking there may be one or none.
+    See Note [Hidden under transparency] and Note [Hidden in 16 bits]. The stretched one comes last: before and after
+    masking there may be one or none.
     """
     colour = _in_rgb(_shallow(picture.samples))
     yield colour

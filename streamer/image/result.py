@@ -74,6 +74,14 @@ def form_from(word: str) -> ResultForm:
         raise ConfigError(f"result must be {', '.join(ResultForm)}, not {word!r}") from error
 
 
+def check_written(path: Path) -> None:
+    """Refuse a name for a picture's result that says no format in which pictures are written. Raises ConfigError."""
+    if path.suffix.lower() not in WRITTEN:
+        raise ConfigError(
+            f"pictures are written with one of {' '.join(WRITTEN)} at the end of the name, not {path}"
+        )
+
+
 def hand_over(masked: MaskedPicture, form: ResultForm, *, out: Path | None = None) -> ImageResult:
     """The answer with the picture in `form`; `out` is the file that a path result becomes, in the format of its ending.
 

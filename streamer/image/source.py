@@ -72,8 +72,8 @@ def read(image: ImageInput, access: Access) -> Source:
         return _from_text(image, access)
     if isinstance(image, os.PathLike):
         return _from_path(Path(image), access)
-    if isinstance(image, np.ndarray) and image.ndim > 1:
-        return Source(image, "array")
+    if isinstance(image, np.ndarray) and image.ndim != 1:
+        return Source(np.asarray(image), "array")  # a matrix would stay one, whatever is done to it
     return Source(_bounded(_bytes_of(image, access.limits), access.limits), _name_of(image))
 
 
@@ -83,15 +83,25 @@ def _bytes_of(image: Any, limits: ImageLimits) -> bytes:
             raise InputError('a picture as a JSON object must be {"type": "Buffer", "data": [...]}')
         image = image["data"]
     if hasattr(image, "read"):
-        data = image.read(limits.max_bytes + 1)
-        if not isinstance(data, bytes):
-            raise InputError("a file object must be open in binary mode")
-        return data
+        return _bytes_of_file(image, limits)
     if isinstance(image, (bytes, bytearray, memoryview)):
         return bytes(image)
     if isinstance(image, (Sequence, np.ndarray)) and not isinstance(image, str):
         return _bytes_of_numbers(image, limits)
     raise InputError(f"a picture cannot be given as {type(image).__name__}")
+
+
+def _bytes_of_file(file: Any, limits: ImageLimits) -> bytes:
+    """All that is left in it; pipes and answers of servers give less at a time than they are asked for."""
+    data = bytearray()
+    while len(data) <= limits.max_bytes:
+        part = file.read(limits.max_bytes + 1 - len(data))
+        if not isinstance(part, bytes):
+            raise InputError("a file object must be open in binary mode, and wait for its bytes")
+        if not part:
+            break
+        data += part
+    return bytes(data)
 
 
 def _bytes_of_numbers(numbers: Sequence[int] | NDArray[Any], limits: ImageLimits) -> bytes:

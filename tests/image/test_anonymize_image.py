@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 import streamer
-from streamer.errors import ConfigError, InputError, StreamerError
+from streamer.errors import ConfigError, InputError, StreamerError, UnsupportedError
 from streamer.image.limits import ImageLimits
 from streamer.image.redact import Redactor
 from tests.image.pictures import FACE, detail, encoded, samples_of, served
@@ -91,6 +91,19 @@ def test_files_arrays_and_names(jpeg: bytes, person: NDArray[np.uint8], folder: 
     answer = streamer.anonymize_image(person, out=folder / "chosen.png")
     assert (answer.format, answer.result) == ("PNG", str(folder / "chosen.png"))
     assert np.array_equal(person, before)
+    with pytest.warns(PendingDeprecationWarning):
+        matrix = np.matrix(person[:, :, 0])
+    assert streamer.anonymize_image(matrix, result="buffer").width == 512
+    with pytest.raises(UnsupportedError):
+        streamer.anonymize_image(np.array(7), result="buffer")
+    answer = streamer.anonymize_image(jpeg, out=str(folder / "chosen.webp"))
+    assert (answer.format, answer.result) == ("WEBP", str(folder / "chosen.webp"))
+
+
+def test_no_file_gets_the_name_of_a_format_that_it_is_not(jpeg: bytes, folder: Path) -> None:
+    with pytest.raises(ConfigError, match="written with one of"):
+        streamer.anonymize_image(jpeg, out=folder / "chosen.bmp")
+    assert not list(folder.iterdir())
 
 
 @pytest.mark.parametrize(

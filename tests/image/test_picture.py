@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from PIL import Image, ImageCms, ImageOps, JpegImagePlugin, PngImagePlugin
 
 from streamer.errors import DamagedError, InputError, TooLargeError, UnsupportedError
@@ -358,8 +358,8 @@ def test_floating_point_pictures_are_refused() -> None:
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 3), (5, 7, 4)])
-@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
-def test_arrays_become_pictures(shape: tuple[int, ...], kind: type) -> None:
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.dtype(">u2")])
+def test_arrays_become_pictures(shape: tuple[int, ...], kind: DTypeLike) -> None:
     samples = np.arange(np.prod(shape), dtype=kind).reshape(shape)
     picture = from_array(samples, LIMITS)
     again = decode(write(picture), LIMITS)
@@ -371,6 +371,7 @@ def test_arrays_become_pictures(shape: tuple[int, ...], kind: type) -> None:
 @pytest.mark.parametrize(
     "array",
     [
+        np.array(5, np.uint8),
         np.zeros((2, 2, 2), np.uint8),
         np.zeros((2, 2, 3)),
         np.zeros((0, 2), np.uint8),

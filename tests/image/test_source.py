@@ -40,6 +40,16 @@ def test_each_form_gives_the_bytes(image: object) -> None:
     assert read(image, SMALL).data == DATA  # type: ignore[arg-type]
 
 
+def test_a_file_object_that_gives_little_at_a_time_is_read_to_its_end() -> None:
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(min(3, size or 0))
+
+    assert read(Slow(DATA), SMALL).data == DATA
+    with pytest.raises(TooLargeError):
+        read(Slow(DATA * 1000), SMALL)
+
+
 def test_paths_give_the_bytes_and_the_name(tmp_path: Path) -> None:
     path = tmp_path / "a picture.bin"
     path.write_bytes(DATA)
