@@ -33,12 +33,21 @@ class Zones:
 def load_zones(path: Path) -> Zones:
     """Zones from a JSON file `{"mask": [[[x, y], ...], ...], "keep": [...]}`. Raises ConfigError."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_each_once)
     except OSError as error:
         raise ConfigError(f"cannot read the zones ({error.strerror}): {path}") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"the zones are not JSON ({error}): {path}") from error
     return zones_from(found, path)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object: of two lists of one name the first would be lost without a word. Raises ValueError."""
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f'"{name}" stands there twice')
+    return dict(pairs)
 
 
 def zones_from(found: Any, origin: object) -> Zones:
@@ -135,7 +144,32 @@ def _polygon(found: Any, place: str, origin: object) -> Polygon:
         right = isinstance(corner, list) and len(corner) == 2 and all(map(_is_share, corner))
         if not right:
             raise ConfigError(f"{place} has a corner that is not [x, y] with x and y in 0..1: {origin}")
-    return tuple((float(x), float(y)) for x, y in found)
+    polygon = tuple((float(x), float(y)) for x, y in found)
+    if _crosses_itself(polygon):
+        raise ConfigError(f"{place} crosses itself; give its corners in the order of its outline: {origin}")
+    return polygon
+
+
+def _crosses_itself(polygon: Polygon) -> bool:
+    """Whether two sides cross: what such a polygon encloses twice, or not at all, is less than was meant.
+
+    Sides that touch or lie on each other, as around a hole, do not cross.
+    """
+    starts = np.array(polygon)
+    ends = np.roll(starts, -1, axis=0)
+    for start, end in zip(starts, ends, strict=True):
+        between = _turns(start, end, starts) * _turns(start, end, ends) < 0
+        if (between & (_turns(starts, ends, start) * _turns(starts, ends, end) < 0)).any():
+            return True
+    return False
+
+
+def _turns(
+    start: NDArray[np.float64], end: NDArray[np.float64], point: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Whether points (..., 2) lie left (1), right (-1) or on (0) the lines from `start` to `end` (..., 2)."""
+    (dx, dy), (px, py) = (end - start).T, (point - start).T
+    return np.asarray(np.sign(np.round(dx * py - dy * px, 12)))  # what lies on it but for rounding lies on it
 
 
 def _is_share(value: Any) -> bool:

@@ -116,6 +116,9 @@ def test_files_that_an_editor_marked_as_utf8_are_read(tmp_path) -> None:
         '{"keep": [[[0, 0], [1, 1], [true, 1]]]}',
         '{"keep": [[0, 1, 2]]}',
         "\xff",
+        '{"mask": [[[0, 0], [1, 0], [1, 1]]], "mask": []}',
+        '{"mask": [[[0, 0], [1, 1], [1, 0], [0, 1]]]}',
+        '{"keep": [[[0.5, 0], [0.8, 1], [0, 0.4], [1, 0.4], [0.2, 1]]]}',
     ],
 )
 def test_a_wrong_file_is_refused_in_one_line(tmp_path, text) -> None:
@@ -125,6 +128,16 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path, text) -> None:
         load_zones(file)
     assert str(caught.value).endswith(str(file))
     assert "\n" not in str(caught.value)
+
+
+def test_polygons_may_touch_themselves(tmp_path) -> None:
+    file = tmp_path / "zones.json"
+    square = [[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]
+    around_a_hole = [*square, [0.3, 0.3], [0.3, 0.6], [0.6, 0.6], [0.3, 0.3]]
+    two = [[0, 0], [0.5, 0.5], [1, 0], [1, 1], [0.5, 0.5], [0, 1]]
+    for polygon in (square, around_a_hole, two, [[0.5, 0.5]] * 3):
+        file.write_text(json.dumps({"mask": [polygon]}))
+        assert len(load_zones(file).mask) == 1
 
 
 def test_a_missing_file_is_refused(tmp_path) -> None:
