@@ -124,7 +124,7 @@ def load(path: Path, overrides: dict[str, Any] | None = None) -> Settings:
         values = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration ({error.strerror}): {path}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         what = "streams as YAML are for streamer serve" if path.suffix.lower() in (".yaml", ".yml") else error
         raise ConfigError(f"not a TOML file ({what}): {path}") from error
     return settings_from(overlay(values, overrides or {}), origin=str(path))

@@ -25,16 +25,30 @@ from streamer.errors import ConfigError, StreamerError
 
 
 class _Command(TyperCommand):
-    """A command whose files and folders are neither addresses nor `-`, and have a name."""
+    """A command whose files and folders are neither addresses nor `-`, and have a name, and which takes an option once:
+    of two zones files, or two things to hide, the last alone would count.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        words, *_ = self.make_parser(ctx).parse_args(args=list(args))
+        words, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        _check_once(order)
         rest = super().parse_args(ctx, args)
         for name, value in ctx.params.items():
             if isinstance(value, Path):
                 word = words.get(name)  # a path without a name is the current folder
                 check_file(word if isinstance(word, str) else value)
         return rest
+
+
+def _check_once(order: list[Any]) -> None:
+    """Refuse an option that stands there more than once and has one value. Raises ConfigError."""
+    for option in order:
+        if (
+            option.param_type_name == "option"
+            and not (option.multiple or option.is_flag)
+            and order.count(option) > 1
+        ):
+            raise ConfigError(f"{option.opts[-1]} stands there twice; say it once")
 
 
 app = typer.Typer(

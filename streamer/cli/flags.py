@@ -5,6 +5,7 @@ from typing import Any
 
 from streamer import config
 from streamer.config import Settings
+from streamer.zones import load_zones
 
 
 def given(flags: dict[str, Any]) -> dict[str, Any]:
@@ -18,7 +19,12 @@ def given(flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def settings_of(file: Path | None, flags: dict[str, Any]) -> Settings:
-    """The settings of a file, or the defaults, with the command line's flags on top. Raises ConfigError."""
+    """The settings of a file, or the defaults, with the command line's flags on top. Raises ConfigError, also
+    for zones that cannot be read: each input would fail by them."""
     if file is not None:
-        return config.load(file, given(flags))
-    return config.settings_from(given(flags), origin="the command line")
+        settings = config.load(file, given(flags))
+    else:
+        settings = config.settings_from(given(flags), origin="the command line")
+    if settings.zones is not None:
+        load_zones(settings.zones)
+    return settings

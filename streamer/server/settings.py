@@ -68,7 +68,7 @@ def load(path: Path | None, flags: dict[str, Any]) -> ServeSettings:
         settings = ServeSettings.model_validate(overlay(values, flags))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration ({error.strerror}): {path}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"not a TOML file ({error}): {path}") from error
     except ValidationError as error:
         problem = error.errors()[0]

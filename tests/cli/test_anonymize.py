@@ -57,6 +57,8 @@ def test_every_refusal_is_one_line_and_an_exit_code(tmp_path: Path) -> None:
     text.write_text("hello " * 100)
     wrong = tmp_path / "wrong.toml"
     wrong.write_text("[mask]\nmargn = 1\n")
+    nested = tmp_path / "nested.toml"
+    nested.write_text("x = " + "[" * 5000)
     cases = [
         (("anonymize", tmp_path / "missing.mp4"), 1, "no such file"),
         (("anonymize", empty), 1, "no videos or pictures"),
@@ -77,6 +79,9 @@ def test_every_refusal_is_one_line_and_an_exit_code(tmp_path: Path) -> None:
         (("anonymize", path, "--detect-every", "often"), 2, "often"),
         (("anonymize", path, "--detect-every", 0), 2, '--detect-every takes 1 to 60 frames or auto, not "0"'),
         (("anonymize", path, "--detect-every", -1), 2, "1 to 60"),
+        (("anonymize", path, "--config", nested), 2, "not a TOML file"),
+        (("anonymize", path, "--hide", "faces", "--hide", "plates"), 2, "--hide stands there twice"),
+        (("anonymize", path, text, "--zones", tmp_path / "z.json"), 2, "cannot read the zones"),
         (
             ("anonymize", path, "-o", tmp_path / "x.mp4", "--codec", "vp9", "--zones", tmp_path / "z.json"),
             2,
@@ -88,7 +93,9 @@ def test_every_refusal_is_one_line_and_an_exit_code(tmp_path: Path) -> None:
         assert done.returncode == code, (arguments, done.stderr)
         assert one_line(done.stderr), done.stderr
         assert words in done.stderr
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["empty", "in.mp4", "text.mp4", "wrong.toml"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "empty", "in.mp4", "nested.toml", "text.mp4", "wrong.toml",
+    ]  # fmt: skip
 
 
 def test_without_a_command_the_help_says_it_all() -> None:
