@@ -140,7 +140,10 @@ def check_kind(path: Path) -> None:
 
 def _sequence(pattern: Path) -> list[Path]:
     before, digits, after = _NUMBERED.split(pattern.name, maxsplit=1)
-    name = re.compile(re.escape(before) + (rf"\d{{{int(digits)}}}" if digits else r"\d+") + re.escape(after))
+    number = r"\d+"
+    if digits:
+        number = rf"\d{{{int(digits)}}}|[1-9]\d{{{int(digits)},}}"  # 9999 is followed by 10000
+    name = re.compile(f"{re.escape(before)}(?:{number}){re.escape(after)}")
     found = sorted(path for path in pattern.parent.glob("*") if name.fullmatch(path.name))
     if not found:
         raise InputError(f"no picture of the sequence is there: {pattern}")
@@ -159,6 +162,11 @@ def target_of(source: Input, output: Path | None, several: bool) -> Path:
     if output is None:
         return path.with_name(f"{path.stem}{OURS}{ending}")
     if several and not output.is_dir() and _is_a_file_s(output):
+        if still and output.suffix.lower() in VIDEOS:
+            raise ConfigError(
+                "pictures become pictures, in a folder after -o; for a video make one of them first, such as by"
+                f" ffmpeg -framerate 25 -i frame_%04d.png FILE, not {output}"
+            )
         raise ConfigError(f"several inputs need a folder after -o, not a file: {output}")
     if several or output.is_dir() or not output.suffix:
         return output / source.below / f"{path.stem}{OURS}{ending}"

@@ -355,6 +355,17 @@ def test_pictures_go_the_same_way(tmp_path: Path) -> None:
     assert [(answer["width"], answer["height"]) for answer in answers] == [(128, 96)] * 3
     assert streamer("anonymize", tmp_path / "photo.jpg", "-o", out / names[0]).returncode == 2
     assert streamer("anonymize", tmp_path / "shot_%03d.png").returncode == 1
+    video = streamer("anonymize", tmp_path / "shot_%04d.png", "-o", tmp_path / "shots.mp4")
+    assert video.returncode == 2
+    assert one_line(video.stderr)
+    assert "make one of them first" in video.stderr
+
+
+def test_a_sequence_goes_on_when_its_numbers_grow_longer(tmp_path: Path) -> None:
+    for name in ("8.png", "9.png", "10.png", "11.png", "012.png", "x.png"):
+        (tmp_path / f"shot_{name}").touch()
+    found = [item.path.name for item in find(str(tmp_path / "shot_%01d.png"))]
+    assert sorted(found) == ["shot_10.png", "shot_11.png", "shot_8.png", "shot_9.png"]
 
 
 def test_moving_pictures_become_videos_and_none_is_lost_in_silence(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_an_address_where_a_file_is_meant_is_refused_without_its_password(
         (["anonymize", "in.mp4", "--hide", URL], 2),
         (["anonymize", "in.mp4", f"--model={URL}"], 2),
         (["anonymize", "in.mp4", "--config", "zones.toml"], 2),
-        (["anonymize", "in.mp4", "in.mp4", "--config", "zones.toml"], 1),
+        (["anonymize", "in.mp4", "in.mp4", "--config", "zones.toml"], 2),
     ],
 )
 def test_whatever_holds_a_password_is_not_told_on(
