@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import io
 import os
 import sys
 import threading
@@ -93,6 +94,7 @@ def main() -> NoReturn:
     0: done. 1: an input failed. 2: wrong usage or settings. 3: a check found something left. 130: interrupted.
     """
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large pictures are refused in our words
+    _print_any_name()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # and so are those that it cannot read
     try:
         code = app(standalone_mode=False) or 0
@@ -112,6 +114,13 @@ def main() -> NoReturn:
             _say(f"error: {shown(said)}; see --help")
         code = USAGE
     _leave(code)
+
+
+def _print_any_name() -> None:
+    """Let no name of a file that was written end the run by its letters: paths are printed."""
+    out = sys.stdout
+    if isinstance(out, io.TextIOWrapper) and out.errors == "strict":
+        out.reconfigure(errors="surrogateescape" if out.encoding.lower() == "utf-8" else "backslashreplace")
 
 
 def _usage(error: TyperException) -> str:

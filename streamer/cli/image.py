@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from streamer.address import redacted_name
 from streamer.cli.flags import settings_of
 from streamer.cli.inputs import PICTURES, check_named
-from streamer.cli.screen import shown
+from streamer.cli.screen import in_one_line, shown
 from streamer.config import Style
 from streamer.errors import ConfigError, InputError, OutputError, StreamerError
 from streamer.image.api import mask
@@ -91,9 +91,8 @@ def command(
                 continue
             print(_line(job, answer, as_json, len(jobs) > 1), flush=True)
             if masked.picture.more:
-                bar.console.print(
-                    f"note: {job.name}: its first picture was taken, the others left out", markup=False
-                )
+                told = f"note: {job.name}: its first picture was taken, the others left out"
+                bar.console.print(in_one_line(told), markup=False)
     if failed:
         raise typer.Exit(1)
 

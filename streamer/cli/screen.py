@@ -24,7 +24,12 @@ def shown(error: object) -> str:
         isinstance(error, OSError) and error.filename is not None
     ):  # the system's own, which gives numbers first
         return shown(f"{error.strerror}: {os.fsdecode(error.filename)}")
-    return without_secrets(str(error), *sys.argv[1:]).translate(_UNSEEN)
+    return in_one_line(without_secrets(str(error), *sys.argv[1:]))
+
+
+def in_one_line(text: str) -> str:
+    """A text with names in it, which may hold ends of lines and what a terminal takes for orders."""
+    return text.translate(_UNSEEN)
 
 
 class Screen:
@@ -51,7 +56,7 @@ class Screen:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self._console, transient=True) as bar:
-            task = bar.add_task(job.source.name, total=None, numbers="")
+            task = bar.add_task(in_one_line(job.source.name), total=None, numbers="")
 
             def show(now: pipeline.Progress) -> None:
                 speed = bar.tasks[0].speed
@@ -67,12 +72,12 @@ class Screen:
         if self._live:
             hidden, frames = values["hidden"], values["frames"]
             rate = report.frames / report.wall_s if report.wall_s else 0
-            self._console.print(
+            told = (
                 f"{report.job.source.name}: {report.frames} frames ({rate:.0f} fps), {hidden['faces']} faces and"
                 f" {hidden['plates']} plates tracked, {frames['copied_without_encoding']} frames copied"
-                f" -> {report.job.target or 'nothing written (dry run)'}",
-                markup=False,
+                f" -> {report.job.target or 'nothing written (dry run)'}"
             )
+            self._console.print(in_one_line(told), markup=False)
             self._console.print(f"  {report.decoding}; {report.encoding or 'not encoded'}", markup=False)
             for note in report.tally.notes:
                 self._console.print(f"  {note}", markup=False)
@@ -84,10 +89,10 @@ class Screen:
         """A picture is done."""
         if self._live:
             found = f"{len(values['objects'])} objects"
-            self._console.print(
-                f"{Path(values['input']).name}: {found} -> {values['output'] or 'nothing written (dry run)'}",
-                markup=False,
+            told = (
+                f"{Path(values['input']).name}: {found} -> {values['output'] or 'nothing written (dry run)'}"
             )
+            self._console.print(in_one_line(told), markup=False)
             for note in values["notes"]:
                 self._console.print(f"  {note}", markup=False)
         elif not self._quiet:
@@ -97,12 +102,11 @@ class Screen:
         """A result was looked at again."""
         if self._live:
             for item in left:
-                self._console.print(
+                told = (
                     f"  left: {item.label.text} at {item.first_s:.2f} s to {item.last_s:.2f} s, score {item.score:.2f}"
-                    f"{f', masked still: {item.still}' if item.still else ''}",
-                    style="red",
-                    markup=False,
+                    f"{f', masked still: {item.still}' if item.still else ''}"
                 )
+                self._console.print(in_one_line(told), style="red", markup=False)
             if not left:
                 self._console.print("  looked again: nothing is left", markup=False)
         elif not self._quiet:

@@ -1,5 +1,7 @@
 import base64
 import json
+import os
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from skimage.data import astronaut
 from typer.testing import CliRunner, Result
 
 from streamer.cli import app
-from tests.cli.program import one_line, streamer
+from tests.cli.program import ROOT, command, one_line, streamer
 from tests.image.pictures import FACE, detail, encoded, samples_of, served
 
 PERSON = np.asarray(astronaut())
@@ -194,6 +196,27 @@ def test_wrong_usage_is_said_and_nothing_is_written(
 def test_a_picture_that_is_none_is_named_once(tmp_path: Path) -> None:
     done = run("nowhere.jpg", "-o", tmp_path)
     assert (done.exit_code, done.stderr) == (1, "error: no such picture: nowhere.jpg\n")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "printed"),
+    [("utf-8:strict", b"\xc3\xa9\xff.jpg\n"), ("ascii:strict", b"\\xe9\\udcff.jpg\n")],
+)
+def test_no_letter_of_a_name_ends_the_run(
+    picture: Path, tmp_path: Path, encoding: str, printed: bytes
+) -> None:
+    odd = Path(os.fsdecode(os.fsencode(picture.parent) + b"/\xc3\xa9\xff.jpg"))
+    picture.rename(odd)
+    done = subprocess.run(
+        command("image", odd, "-o", tmp_path),
+        capture_output=True,
+        check=False,
+        timeout=240,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.endswith(printed)
 
 
 def test_no_library_says_more_of_a_picture_that_is_not_read(tmp_path: Path) -> None:

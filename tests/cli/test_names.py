@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from streamer import demo
 from streamer.cli import main
+from streamer.cli.screen import Screen
 from streamer.errors import InputError
 from streamer.media.live_source import LiveSource
 from streamer.media.live_spec import LiveSpec
@@ -257,6 +259,15 @@ def test_odd_names_and_places_are_one_line(cli: Cli, tmp_path: Path, arguments: 
     assert one_line(errors), errors
     assert errors.startswith("error: ")
     assert "\x1b[31m" not in errors
+
+
+def test_a_name_gives_a_terminal_no_orders(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "dumb")
+    Screen(quiet=False).picture({"input": "a\x1b[2J\n.jpg", "output": "b\n.jpg", "objects": [], "notes": []})
+    assert capsys.readouterr().err == "a\\x1b[2J\\n.jpg: 0 objects -> b\\n.jpg\n"
 
 
 def test_an_input_that_no_file_can_be_called_fails_alone(cli: Cli) -> None:
