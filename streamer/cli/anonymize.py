@@ -251,6 +251,10 @@ def _job(
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise ConfigError(
+            f"this is no folder; name one, or use --dry-run to write nothing: {folder}"
+        ) from error
     except OSError as error:
         raise OutputError(f"the folder cannot be made ({error.strerror}): {folder}") from error
 

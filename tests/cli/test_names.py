@@ -383,6 +383,16 @@ def test_a_report_may_go_to_a_pipe(cli: Cli) -> None:
     assert json.loads(out)["video"]["frames"] == 3
 
 
+@pytest.mark.parametrize("name", ["/dev/null", "results"])
+def test_what_is_no_folder_is_not_said_to_exist_already(cli: Cli, tmp_path: Path, name: str) -> None:
+    (tmp_path / "results").touch()
+    code, _, errors = cli("anonymize", "in.mp4", "-o", name)
+    assert (code, errors) == (
+        2,
+        f"error: this is no folder; name one, or use --dry-run to write nothing: {name}\n",
+    )
+
+
 def test_results_can_be_read_by_whom_the_system_lets_read(cli: Cli, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "p.png"), clips.texture(0, 128, 96))
     before = os.umask(0o022)
