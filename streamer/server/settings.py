@@ -112,3 +112,5 @@ def _yaml(text: str, path: Path) -> Any:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise ConfigError(f"not a YAML file ({error.problem}, line {line}): {path}") from None
+    except RecursionError as error:
+        raise ConfigError(f"not a YAML file (nested too deeply): {path}") from error

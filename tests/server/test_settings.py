@@ -38,6 +38,14 @@ def test_wrong_settings_are_named(text: str, tmp_path: Path) -> None:
         load(path, {})
 
 
+@pytest.mark.parametrize(("name", "text"), [("s.toml", "x = "), ("s.yaml", "x: ")])
+def test_settings_nested_without_end_are_refused(name: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text(text + "[" * 5000)
+    with pytest.raises(ConfigError, match=f"not a {path.suffix[1:].upper()} file"):
+        load(path, {})
+
+
 def test_connections_send_at_once() -> None:
     with web.listen("127.0.0.1", 0) as listener:
         with socket.create_connection(listener.getsockname()), listener.accept()[0] as line:
