@@ -76,11 +76,15 @@ def open_cuda(
     facts = cuda_probe.probe()
     if facts.problem is not None:
         raise DeviceError(facts.problem)
-    cuda_trt.backend()
-    driver = cuda_driver.PycudaDriver()
-    device = CudaDevice(
-        wrapped(driver) if wrapped else driver, partial(cuda_trt.load, precision=policy.precision)
-    )
+    try:
+        cuda_trt.backend()
+        driver = cuda_driver.PycudaDriver()
+        load = partial(cuda_trt.load, precision=policy.precision)
+        device = CudaDevice(wrapped(driver) if wrapped else driver, load)
+    except DeviceError:
+        raise
+    except Exception as error:  # of versions that do not fit together: whatever it is, `auto` goes on without
+        raise DeviceError(f"the GPU cannot be opened: {_words(error)}") from error
     prove(device, spec, policy.side)
     return device
 
@@ -98,8 +102,11 @@ def prove(device: Device, spec: ModelSpec | None = None, side: int = _USUAL.side
         if spec is not None:
             _prove_network(device, spec, side)
     except Exception as error:
-        reason = " ".join((str(error) or type(error).__name__).split())
-        raise DeviceError(f"the GPU did not pass its test: {reason}") from error
+        raise DeviceError(f"the GPU did not pass its test: {_words(error)}") from error
+
+
+def _words(error: Exception) -> str:
+    return " ".join((str(error) or type(error).__name__).split())
 
 
 def _prove_masks(device: Device) -> None:

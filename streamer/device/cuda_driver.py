@@ -15,6 +15,7 @@ from streamer.device.dlpack import CUDA
 from streamer.errors import DeviceError
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
+_OLDEST = (7, 5)  # compute capability that our kernels are built for: Turing
 _PITCH = 512  # bytes, as cuMemAllocPitch gives: copies within the GPU may refuse others
 
 
@@ -84,8 +85,11 @@ class PycudaDriver:
         """Raises DeviceError if pycuda is not installed or the GPU cannot be used. Ask cuda_probe first."""
         try:
             import pycuda.driver as cuda
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise DeviceError('pycuda is not installed: pip install "streamer-anonymizer[cuda]"') from error
+        except ImportError as error:  # it was compiled for another CUDA, Python or NumPy
+            words = " ".join(str(error).split())
+            raise DeviceError(f"pycuda does not load ({words}): install it again") from error
         self._cuda = cuda
         self._memory: dict[int, Any] = {}  # pycuda frees an allocation that nobody holds
         self._modules: list[Any] = []
@@ -96,9 +100,14 @@ class PycudaDriver:
             cuda.init()
             cuda_probe.let_ffmpeg_in(index)
             device = cuda.Device(index)
-            self._context = device.retain_primary_context()
             self.name = str(device.name())
-            self.capability = ".".join(map(str, device.compute_capability()))
+            capability = device.compute_capability()
+            self.capability = ".".join(map(str, capability))
+            if tuple(capability) < _OLDEST:
+                raise DeviceError(
+                    f"{self.name} is too old: compute capability {self.capability}, 7.5 is needed"
+                )
+            self._context = device.retain_primary_context()
             version = f"{cuda_probe.release()} CUDA {cuda.get_driver_version()}"
             self.fingerprint = f"{self.name} {self.capability} driver {version}"
         with self.current():

@@ -1,6 +1,7 @@
 """Which device a run gets, and in which words it is refused. A GPU is the shim here."""
 
 import ctypes
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -146,6 +147,43 @@ def test_what_is_missing_is_named(machine, monkeypatch) -> None:
         import pycuda.driver  # noqa: F401
     except ImportError:
         assert "pycuda is not installed" in refused(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AttributeError("'Device' object has no attribute\n'retain_primary_context'"),
+        TypeError("no to_python converter"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+    ],
+)
+def test_versions_that_do_not_fit_together_are_no_crash(machine, monkeypatch, error) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    for module, name in (
+        (cuda_driver, "PycudaDriver"),
+        (machine, "load"),
+        (cuda_trt, "backend"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(module, name, fail)
+            assert refused(patched).startswith("the GPU cannot be opened: ")
+
+
+def test_a_pycuda_that_does_not_load_is_not_called_missing(monkeypatch, tmp_path) -> None:
+    """As after an update of CUDA or of NumPy: it is compiled for one of each."""
+    (tmp_path / "pycuda").mkdir()
+    (tmp_path / "pycuda" / "__init__.py").touch()
+    (tmp_path / "pycuda" / "driver.py").write_text("raise ImportError('undefined symbol:\\ncuCtxCreate_v4')")
+    for name in ("pycuda", "pycuda.driver"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        DeviceError, match=r"does not load \(undefined symbol: cuCtxCreate_v4\): install it again"
+    ):
+        cuda_driver.PycudaDriver()
+    sys.modules.pop("pycuda", None)
 
 
 class Library:

@@ -263,6 +263,19 @@ def test_the_primary_context_is_one_that_ffmpeg_shares(cuda, monkeypatch) -> Non
         cuda_driver.PycudaDriver()
 
 
+def test_a_gpu_that_is_too_old_is_refused_before_anything_of_it_is_held(cuda, monkeypatch) -> None:
+    """The driver still knows it, and says no more than that there is no kernel image for it."""
+    real = cuda.Device
+    monkeypatch.setattr(
+        cuda,
+        "Device",
+        lambda index: SimpleNamespace(**vars(real(index)) | {"compute_capability": lambda: (6, 1)}),
+    )
+    with pytest.raises(DeviceError, match=r"GPU is too old: compute capability 6\.1, 7\.5 is needed"):
+        cuda_driver.PycudaDriver()
+    assert "retain the primary context" not in cuda.calls
+
+
 def test_page_locked_memory_goes_inside_of_the_context(cuda) -> None:
     """Blocks come back in whatever thread; where none is current there, pycuda would keep the memory for ever."""
     driver = cuda_driver.PycudaDriver()
