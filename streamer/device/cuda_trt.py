@@ -29,6 +29,7 @@ from streamer.models import ModelSpec
 Shape = tuple[int, ...]
 
 _unkept: dict[str, bytes] = {}  # engines of this process, by key, where no folder can hold them
+_loggers: dict[str, Any] = {}  # by TensorRT's module
 _ALIGNED = 256  # bytes: what TensorRT asks of the address of a tensor
 _RECIPE = 2  # counts the ways in which engines were built so far: those of an older one are not loaded
 
@@ -106,7 +107,7 @@ def load(
             data = _unkept[key]
         engine = runtime.deserialize_cuda_engine(data)
         if engine is not None:
-            return TensorRtSession(driver, pool, engine, (runtime, logger))
+            return TensorRtSession(driver, pool, engine, runtime)
     raise DeviceError(f'the engine of "{spec.name}" does not load ({logger.last or "no reason given"})')
 
 
@@ -287,15 +288,23 @@ class TensorRtSession:
 
 
 def _logger(trt: Any) -> Any:
-    """A logger of TensorRT that keeps its last error instead of printing."""
+    """The process's logger of TensorRT, which keeps its last error instead of printing; that is forgotten here.
 
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.last = ""
+    One for all and for ever: TensorRT holds on to the first that it is given as long as any builder or runtime is
+    left, and does not notice when that logger goes.
+    """
+    if trt.__name__ not in _loggers:
 
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.last = " ".join(message.split())
+        class Logger(trt.ILogger):  # type: ignore[misc]
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+                self.last = ""
 
-    return Logger()
+            def log(self, severity: Any, message: str) -> None:
+                if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                    self.last = " ".join(message.split())
+
+        _loggers[trt.__name__] = Logger()
+    logger = _loggers[trt.__name__]
+    logger.last = ""
+    return logger

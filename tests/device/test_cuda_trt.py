@@ -1,7 +1,9 @@
 """Engines: built by the real TensorRT-RTX where it is installed; run by a stand-in that uses ONNX Runtime."""
 
 import ctypes
+import gc
 import importlib
+import weakref
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -112,6 +114,24 @@ def test_fp16_is_the_same_network(shim_library) -> None:
         assert level.dtype == np.float32
         assert (level != reference).any()
         assert np.abs(level[:, :2] - reference[:, :2]).max() < 0.01
+
+
+def test_tensorrt_is_never_left_with_a_logger_that_has_gone(trt) -> None:
+    """It writes to the first one that it was given as long as any builder or runtime is left."""
+    network, builders, loggers = cuda_trt.network_of(models.find("fast"), "fp32"), [], []
+
+    class Module(Recorder):
+        def Builder(self, logger: object) -> object:
+            loggers.append(weakref.ref(logger))
+            builders.append(trt.Builder(logger))
+            return builders[-1]
+
+    for _ in range(2):
+        cuda_trt.build_engine(Module(trt), network, SMALL)
+    del builders[0]
+    gc.collect()
+    assert loggers[0]() is not None
+    assert loggers[0]() is loggers[1]()
 
 
 def test_tensorrt_refuses_rubbish_in_one_line(trt) -> None:
