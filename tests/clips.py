@@ -7,6 +7,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.bitstream import BitStreamFilterContext
 from numpy.typing import NDArray
 
 Draw = Callable[[int, int, int], NDArray[np.uint8]]  # index, width, height -> (h, w, 3) RGB
@@ -65,6 +66,21 @@ def make(path: Path, clip: Clip = Clip()) -> Path:
         if sound is not None:
             container.mux(sound.encode(None))
     return path
+
+
+def cropped(path: Path, **cut: int) -> Path:
+    """The H.264 or HEVC clip, not encoded again; its SPS says how much is cut off: `left`, `right`, `top`, `bottom`."""
+    target = path.with_stem(f"{path.stem}-cropped")
+    with av.open(str(path)) as container, av.open(str(target), "w") as output:
+        stream = container.streams.video[0]
+        copy = output.add_stream_from_template(stream)
+        sides = ":".join(f"crop_{side}={pixels}" for side, pixels in cut.items())
+        cutting = BitStreamFilterContext(f"{stream.codec_context.name}_metadata={sides}", stream, copy)
+        for packet in container.demux(stream):
+            for filtered in cutting.filter(packet if packet.size else None):
+                filtered.stream = copy
+                output.mux(filtered)
+    return target
 
 
 def _timed(packets: list[av.Packet], clip: Clip) -> list[av.Packet]:

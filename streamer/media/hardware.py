@@ -31,6 +31,7 @@ from streamer.media.picture import Timing, color_of, is_mirrored, stamp, turn_of
 _SIDE = 256  # pixels of the pictures that are tried; NVENC refuses very small ones
 _UNKNOWN = Color()
 ON_CORES = "decoded on the cores"
+CUT = "pictures that are cut at the left or the top"
 FAILURES = (av.error.FFmpegError, OSError, RuntimeError, ValueError, NotImplementedError)
 
 
@@ -80,11 +81,12 @@ def try_file(path: Path) -> Answer:
     try:
         with open_on_gpu(path) as container:
             stream = container.streams.best("video")
-            picture = next(container.decode(stream)) if stream is not None else None
+            if not isinstance(stream, av.VideoStream):
+                return Answer(False, f"{ON_CORES}: NVDEC is not for it (no video stream)")
+            picture = next(container.decode(stream))
+            problem = CUT if is_cut(picture, stream.codec_context) else _misfit(picture, None)
     except (*FAILURES, InputError, StopIteration) as error:
         return Answer(False, f"{ON_CORES}: NVDEC does not take it ({words(error)})")
-    assert picture is None or isinstance(picture, av.VideoFrame)
-    problem = "no video stream" if picture is None else _misfit(picture, None)
     if problem is not None:
         return Answer(False, f"{ON_CORES}: NVDEC is not for it ({problem})")
     return Answer(True, "decoded by NVDEC")
@@ -130,6 +132,13 @@ class LiveDecoding:
 def suits(picture: av.VideoFrame, size: Size | None) -> bool:
     """Whether `frame_on_gpu` takes the picture of a stream of that size (None: any)."""
     return _misfit(picture, size) is None
+
+
+def is_cut(picture: av.VideoFrame, context: av.VideoCodecContext) -> bool:
+    """Whether the first picture of a stream shows what that cuts off: at the left and the top FFmpeg leaves it in
+    pictures of a GPU.
+    """
+    return (picture.width, picture.height) != (context.width, context.height)
 
 
 def _misfit(picture: av.VideoFrame, size: Size | None) -> str | None:

@@ -138,6 +138,7 @@ class LiveSource(Closing):
         self._context = context
         self._cropper = cropper_of(self._stream, self._crops)
         context.thread_type = "SLICE"  # threads by frame hold pictures back
+        context.flags |= Flags.unaligned  # else only some of what is cut off at the left is
         if context.name in _BY_ORDER or context.reorder_depth == 0:
             context.flags |= Flags.low_delay
         if context.name == "h264" and context.reorder_depth == 0 and self._cropper is None:
@@ -314,6 +315,9 @@ class LiveSource(Closing):
         ):  # as of a webcam that sends no compressed video
             self._decoding.give_up(f"{self._context.name} as {picture.format.name}")
             memory = None
+        if memory is not None and self._shape is None and hardware.is_cut(picture, self._context):
+            self._decoding.give_up(hardware.CUT)
+            raise InputError(f"NVDEC shows what its stream cuts off: {self._spec.shown}")
         if memory is None or not hardware.suits(picture, self.size):
             return frame_from_picture(picture, timing, self.size)
         try:

@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 import av
-from av.codec.context import Flags2
+from av.codec.context import Flags, Flags2
 from av.stream import Disposition
 
 from streamer.closing import Closing
@@ -117,6 +117,7 @@ class FileSource(Closing):
             self._ending = Ending(path, self._container, tally)
             self._context = self.stream.codec_context
             self._context.thread_type = "AUTO"
+            self._context.flags |= Flags.unaligned  # else only some of what is cut off at the left is
             self._cutter: GopCutter | None = None
             self._read = 0  # whole packets of the video
             self._demuxed = self._packets()
@@ -344,6 +345,7 @@ class FileSource(Closing):
         assert isinstance(context, av.VideoCodecContext)
         context.extradata = self._context.extradata
         context.thread_type = "AUTO"
+        context.flags |= Flags.unaligned
         if strict:
             context.options = {"err_detect": "explode"}
             # FFmpeg compares where rows of HEVC end with where they should (WPP) only if it decodes rows side by side

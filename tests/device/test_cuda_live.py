@@ -31,7 +31,7 @@ from streamer.zones import Zones
 from tests import clips
 from tests.device.conftest import check_on_gpu, no_network, noise
 from tests.device.shim_driver import ShimDriver
-from tests.device.test_cuda_video import Context
+from tests.device.test_cuda_video import Context, Picture
 
 
 class Gpu(ShimDriver):
@@ -294,6 +294,19 @@ def test_a_stream_that_nvdec_leaves_to_the_cores_says_so(gpu, nvdec, path) -> No
     decoding = hardware.LiveDecoding(gpu.video)
     assert all(isinstance(frame.luma, np.ndarray) for frame in live(path, decoding))
     assert decoding.reason == "decoded on the cores: NVDEC does not take it (h264 as yuv420p)"
+
+
+def test_a_stream_cut_at_the_left_is_decoded_on_the_cores(gpu, nvdec, path, monkeypatch) -> None:
+    """FFmpeg leaves what is cut off there in pictures of a GPU: it would be shown."""
+    wanted = live(clips.cropped(path, left=18))
+    monkeypatch.setattr(Picture, "width", property(lambda self: self.real.width + 18), raising=False)
+    decoding = hardware.LiveDecoding(gpu.video)
+    with pytest.raises(InputError, match="cuts off"):
+        live(clips.cropped(path, left=18), decoding)
+    assert decoding.reason.endswith("(pictures that are cut at the left or the top)")
+    again = live(clips.cropped(path, left=18), decoding)
+    assert [frame.size for frame in again] == [Size(78, 64)] * 12
+    assert all((ours.luma == frame.luma).all() for ours, frame in zip(again, wanted, strict=True))
 
 
 def test_a_source_that_is_away_is_not_nvdecs_fault(gpu, nvdec) -> None:

@@ -161,6 +161,36 @@ def test_what_suits_is_named() -> None:
     assert problem(rotation=-90) == "a rotated picture"
 
 
+@pytest.mark.parametrize("cut", [{"right": 6, "bottom": 4}, {"left": 18}, {"top": 4}])
+def test_a_file_cut_at_the_left_or_the_top_is_decoded_on_the_cores(gpu, tmp_path, monkeypatch, cut) -> None:
+    """FFmpeg cuts pictures of a GPU at the right and the bottom alone: what is not to be seen would be."""
+    path, size = clips.cropped(clips.make(tmp_path / "clip.mp4", CLIP), **cut), (96, 64)
+
+    class Left(Picture):
+        width = size[0] - cut.get("right", 0)
+        height = size[1] - cut.get("bottom", 0)
+
+    class Container:
+        def __init__(self, real: Any) -> None:
+            self.real, self.streams = real, real.streams
+
+        def __enter__(self) -> "Container":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.real.close()
+
+        def decode(self, stream: Any) -> Iterator[Left]:
+            return map(Left, self.real.decode(stream))
+
+    monkeypatch.setattr(hardware, "open_on_gpu", lambda path: Container(av.open(str(path))))
+    answer = hardware.try_file(path)
+    assert answer.works == ("right" in cut)
+    assert answer.works or answer.reason.endswith(
+        "NVDEC is not for it (pictures that are cut at the left or the top)"
+    )
+
+
 @pytest.mark.skipif(cuda_probe.probe().problem is None, reason="this machine has a GPU")
 def test_a_file_that_nvdec_refuses_is_decoded_on_the_cores(gpu, tmp_path) -> None:
     path = clips.make(tmp_path / "clip.mp4", CLIP)
