@@ -36,6 +36,7 @@ _MOST_SOUND = 64 << 20  # bytes of packets before the first picture, which the o
 _LISTS = frozenset({"concat", "dash", "imf"})  # formats of texts that name other files
 _LEAPING = frozenset({"mpeg", "mpegts"})  # formats whose clock may be set anew on the way
 _SEEN_THROUGH = "transparency is left out: what it hid can be seen"
+_GARBAGE_OF_NVDEC = 60  # packets in a row that give no picture, after others did: it is broken
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,6 +121,7 @@ class FileSource(Closing):
             self._context.flags |= Flags.unaligned  # else only some of what is cut off at the left is
             self._cutter: GopCutter | None = None
             self._read = 0  # whole packets of the video
+            self._fruitless = 0  # packets of it in a row that gave no picture
             self._demuxed = self._packets()
             step = usual_step(self.stream, self.stream.time_base or Fraction(1, 90_000))
             self._beginning = beginning_of(self._container, self.stream, self._demuxed, step)
@@ -280,7 +282,9 @@ class FileSource(Closing):
                     self._tally.note(_SEEN_THROUGH)
                 if self._cutter is not None:
                     self._cutter.add(packet)
-                yield from self._frames_of(self._decode(packet))
+                pictures = self._decode(packet)
+                self._check_fruit(pictures)
+                yield from self._frames_of(pictures)
             elif in_time:
                 yield from map(AudioPacket, self._preroll.heard(packet))
             else:
@@ -309,6 +313,14 @@ class FileSource(Closing):
             if self._cutter is not None:
                 self._cutter.damaged()
             return []
+
+    def _check_fruit(self, pictures: list[av.VideoFrame]) -> None:
+        """Raises InputError if NVDEC decodes no more: of H.264, FFmpeg calls all that follows damaged packets."""
+        self._fruitless = 0 if pictures else self._fruitless + 1
+        if self._gpu is not None and self._frames and self._fruitless > _GARBAGE_OF_NVDEC:
+            raise InputError(
+                f"NVDEC decodes nothing from picture {self._frames} on; use --device cpu: {self.path}"
+            )
 
     def _own(self, picture: av.VideoFrame) -> Frame:
         timing = self._times.of(picture, self._frames)

@@ -222,6 +222,21 @@ def test_damage_is_skipped_and_a_chip_that_fails_stops(gpu, nvdec, tmp_path) -> 
             list(decoded(path, gpu))
 
 
+def test_a_chip_that_decodes_nothing_any_more_stops(gpu, nvdec, tmp_path, monkeypatch) -> None:
+    """As from a change to 10 bits on: FFmpeg calls all that follows damaged, and the video would just be shorter."""
+    path = clips.make(tmp_path / "clip.mp4", replace(CLIP, options={"bf": "0"}))
+    monkeypatch.setattr("streamer.media.source._GARBAGE_OF_NVDEC", 3)
+
+    def before(packet: int) -> None:
+        if packet > 6:
+            raise av.error.InvalidDataError(1, "no frame!")
+
+    nvdec.before = staticmethod(before)
+    tally = Tally()
+    with pytest.raises(InputError, match="decodes nothing from picture 6 on; use --device cpu"):
+        list(decoded(path, gpu, tally))
+
+
 @pytest.mark.parametrize("style", ["mosaic", "solid"])
 def test_the_chip_makes_the_cpus_video(driver, arguments, nvdec, nvenc, tmp_path, style) -> None:
     made = {}
