@@ -44,6 +44,7 @@ class Recipe:
     options: dict[str, str] = field(default_factory=dict)
     quality_option: str = "crf"
     worst: int = 63  # quality; lower is better
+    best: int = 0  # what asks for better gets this
     smallest: int = 1  # width and height
     largest: tuple[int, int] = (65_535, 65_535)
 
@@ -62,10 +63,10 @@ RECIPES = {
     ),
 }  # fmt: skip
 _NVENC: dict[str, str] = {"rc": "vbr", "b": "0", "tune": "hq"}
-NVENC = {  # `cuda`: pictures in the GPU's memory
-    "h264": Recipe("h264_nvenc", "cuda", 23, "p4", (), quality_option="cq", options=_NVENC),
-    "hevc": Recipe("hevc_nvenc", "cuda", 26, "p4", (), quality_option="cq", options=_NVENC),
-    "av1": Recipe("av1_nvenc", "cuda", 32, "p4", (), quality_option="cq", options=_NVENC),
+NVENC = {  # `cuda`: pictures in the GPU's memory; a quality of 0 would leave the choice to NVENC
+    "h264": Recipe("h264_nvenc", "cuda", 23, "p4", (), quality_option="cq", options=_NVENC, best=1),
+    "hevc": Recipe("hevc_nvenc", "cuda", 26, "p4", (), quality_option="cq", options=_NVENC, best=1),
+    "av1": Recipe("av1_nvenc", "cuda", 32, "p4", (), quality_option="cq", options=_NVENC, best=1),
 }
 
 
@@ -137,7 +138,7 @@ def gpu_options(codec: str, policy: OutputPolicy) -> dict[str, str]:
 
 
 def _options(recipe: Recipe, policy: OutputPolicy, preset: str) -> dict[str, str]:
-    quality = str(recipe.crf if policy.crf is None else policy.crf)
+    quality = str(max(recipe.best, recipe.crf if policy.crf is None else policy.crf))
     return {**recipe.options, recipe.preset_option: preset, recipe.quality_option: quality}
 
 

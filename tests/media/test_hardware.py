@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from streamer.config import OutputPolicy
 from streamer.device import cuda_probe
 from streamer.device.cpu import CpuDevice
 from streamer.errors import InputError
 from streamer.frame import Size
-from streamer.media import hardware
+from streamer.media import encoders, hardware
 from streamer.media.picture import Timing
 
 WITHOUT = cuda_probe.probe().problem is not None
@@ -78,3 +79,10 @@ def test_a_frame_of_the_gpu_is_a_copy() -> None:
 def test_other_pictures_take_the_way_through_the_cpu(wrong) -> None:
     with pytest.raises(InputError, match="not for this way"):
         hardware.frame_on_gpu(wrong, TIMING, CpuDevice())
+
+
+@pytest.mark.parametrize("codec", list(encoders.NVENC))
+def test_the_best_quality_is_not_left_to_nvenc(codec: str) -> None:
+    """It takes 0 for "as you like", and chose a bit rate where x264 writes without loss."""
+    for crf, asked in ((0, "1"), (1, "1"), (30, "30")):
+        assert encoders.gpu_options(codec, OutputPolicy(crf=crf))["cq"] == asked
