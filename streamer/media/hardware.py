@@ -26,10 +26,12 @@ from streamer.device.base import VideoMemory
 from streamer.errors import InputError, OutputError, StreamerError
 from streamer.frame import Color, Frame, Size
 from streamer.media.encoders import NVENC, RECIPES, Shape, gpu_options, set_up
-from streamer.media.picture import Timing, color_of, is_mirrored, stamp, turn_of
+from streamer.media.picture import Timing, color_of, frame_from_picture, is_mirrored, stamp, turn_of
 
 _SIDE = 256  # pixels of the pictures that are tried; NVENC refuses very small ones
 _UNKNOWN = Color()
+_NEARLY = 1.0  # mean difference of samples of one picture from two decoders
+_FIRST = Timing(0, 0, Fraction(1))
 ON_CORES = "decoded on the cores"
 CUT = "pictures that are cut at the left or the top"
 FAILURES = (av.error.FFmpegError, OSError, RuntimeError, ValueError, NotImplementedError)
@@ -43,16 +45,19 @@ class Answer:
     reason: str
 
 
-def try_decoding(codec: str = "h264") -> Answer:
-    """Decode a short clip of our own on NVDEC."""
+def try_decoding(codec: str = "h264", memory: VideoMemory | None = None) -> Answer:
+    """Decode a short clip of our own on NVDEC; with `memory`, into that, and compare with what the cores make of it."""
     try:
         clip = _clip({"h264": "libx264", "hevc": "libx265"}[codec])
         with av.open(clip, "r", hwaccel=on_gpu()) as container:
             picture = next(container.decode(video=0))
-    except (*FAILURES, StopIteration, KeyError) as error:
+        if picture.format.name != "cuda":
+            return Answer(False, f"NVDEC left {codec} to the CPU ({picture.format.name})")
+        clip.seek(0)
+        if memory is not None and _differs(picture, clip, memory):
+            return Answer(False, f"NVDEC decodes {codec} otherwise than the cores")
+    except (*FAILURES, StreamerError, StopIteration, KeyError) as error:
         return Answer(False, f"NVDEC does not decode {codec} here ({words(error)})")
-    if picture.format.name != "cuda":
-        return Answer(False, f"NVDEC left {codec} to the CPU ({picture.format.name})")
     return Answer(True, f"NVDEC decodes {codec}")
 
 
@@ -76,8 +81,8 @@ def try_encoding(codec: str = "h264", memory: VideoMemory | None = None) -> Answ
     return Answer(True, f"NVENC encodes {codec}{'' if memory is None else ' from the memory of the GPU'}")
 
 
-def try_file(path: Path) -> Answer:
-    """Whether NVDEC decodes the first picture of this very file into what `frame_on_gpu` takes."""
+def try_file(path: Path, memory: VideoMemory) -> Answer:
+    """Whether NVDEC decodes the first picture of this very file as the cores do, into what `frame_on_gpu` takes."""
     try:
         with open_on_gpu(path) as container:
             stream = container.streams.best("video")
@@ -85,11 +90,26 @@ def try_file(path: Path) -> Answer:
                 return Answer(False, f"{ON_CORES}: NVDEC is not for it (no video stream)")
             picture = next(container.decode(stream))
             problem = CUT if is_cut(picture, stream.codec_context) else _misfit(picture, None)
-    except (*FAILURES, InputError, StopIteration) as error:
+            if problem is None and _differs(picture, f"file:{path}", memory):
+                problem = "its first picture comes out otherwise than on the cores"
+    except (*FAILURES, StreamerError, StopIteration) as error:
         return Answer(False, f"{ON_CORES}: NVDEC does not take it ({words(error)})")
     if problem is not None:
         return Answer(False, f"{ON_CORES}: NVDEC is not for it ({problem})")
     return Answer(True, "decoded by NVDEC")
+
+
+def _differs(picture: av.VideoFrame, file: str | io.BytesIO, memory: VideoMemory) -> bool:
+    """Whether our copy of the file's first picture, decoded by NVDEC, is another than the cores'; H.264, HEVC and VP9
+    come out the same to the bit, older codecs nearly.
+    """
+    with av.open(file, "r", metadata_errors="replace") as container:
+        reference = next(container.decode(container.streams.best("video")))
+        assert isinstance(reference, av.VideoFrame)
+        wanted = frame_from_picture(reference, _FIRST)
+    ours = frame_on_gpu(picture, _FIRST, memory)
+    pairs = [(np.asarray(ours.luma), wanted.luma), (np.asarray(ours.chroma), wanted.chroma)]
+    return any(a.shape != b.shape or float(np.abs(a.astype(np.int16) - b).mean()) > _NEARLY for a, b in pairs)
 
 
 def open_on_gpu(path: Path) -> av.container.InputContainer:
@@ -116,7 +136,7 @@ class LiveDecoding:
 
     def __init__(self, memory: VideoMemory | None = None) -> None:
         """With `memory`, NVDEC is tried; `reason` says in one line who decodes and why."""
-        answer = try_decoding() if memory is not None else None
+        answer = try_decoding(memory=memory) if memory is not None else None
         self.memory = memory if answer is not None and answer.works else None
         self.reason = ON_CORES
         if answer is not None:
@@ -247,8 +267,9 @@ def _clip(encoder: str) -> io.BytesIO:
         stream.width = stream.height = _SIDE
         stream.pix_fmt = "yuv420p"
         stream.options = {"preset": "ultrafast"}
+        shades = np.add.outer(np.arange(_SIDE * 3 // 2), np.arange(_SIDE)).astype(np.uint8)
         for _ in range(3):
-            container.mux(stream.encode(av.VideoFrame(_SIDE, _SIDE, "yuv420p")))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(shades, "yuv420p")))
         container.mux(stream.encode(None))
     file.seek(0)
     return file

@@ -98,7 +98,7 @@ class FileSource(Closing):
             self._gpu = None
             self.decoding = f"{hardware.ON_CORES}: {ONLY_A_PART}"
         elif self._gpu is not None:
-            answer = hardware.try_file(path)
+            answer = hardware.try_file(path, self._gpu)
             self.decoding = answer.reason
             self._gpu = self._gpu if answer.works else None
         self._container = open_input(path) if self._gpu is None else hardware.open_on_gpu(path)

@@ -243,7 +243,7 @@ def nvdec(monkeypatch: pytest.MonkeyPatch) -> type[Context]:
         ),
     )
     monkeypatch.setattr(LiveSource, "_context", held, raising=False)
-    monkeypatch.setattr(hardware, "try_decoding", lambda: hardware.Answer(True, "NVDEC decodes h264"))
+    monkeypatch.setattr(hardware, "try_decoding", lambda memory: hardware.Answer(True, "NVDEC decodes h264"))
     monkeypatch.setattr(hardware, "on_gpu", lambda: None)
     monkeypatch.setattr(hardware, "is_mirrored", lambda _: False)  # these are none of PyAV
     return kind

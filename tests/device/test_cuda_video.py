@@ -92,7 +92,7 @@ def nvdec(monkeypatch: pytest.MonkeyPatch) -> type[Context]:
         lambda self, context: self.__dict__.update(context=kind(context) if self._gpu else context),
     )
     monkeypatch.setattr(FileSource, "_context", held, raising=False)
-    monkeypatch.setattr(hardware, "try_file", lambda path: hardware.Answer(True, "decoded by NVDEC"))
+    monkeypatch.setattr(hardware, "try_file", lambda path, memory: hardware.Answer(True, "decoded by NVDEC"))
     monkeypatch.setattr(hardware, "on_gpu", lambda: None)
     return kind
 
@@ -161,34 +161,66 @@ def test_what_suits_is_named() -> None:
     assert problem(rotation=-90) == "a rotated picture"
 
 
+class Container:
+    """A file opened on NVDEC, whose pictures are of that kind."""
+
+    def __init__(self, real: Any, kind: type[Picture]) -> None:
+        self.real, self.kind, self.streams = real, kind, real.streams
+
+    def __enter__(self) -> "Container":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.real.close()
+
+    def decode(self, stream: Any = None, video: int = 0) -> Iterator[Picture]:
+        return map(self.kind, self.real.decode(stream or self.streams.video[video]))
+
+
 @pytest.mark.parametrize("cut", [{"right": 6, "bottom": 4}, {"left": 18}, {"top": 4}])
 def test_a_file_cut_at_the_left_or_the_top_is_decoded_on_the_cores(gpu, tmp_path, monkeypatch, cut) -> None:
     """FFmpeg cuts pictures of a GPU at the right and the bottom alone: what is not to be seen would be."""
-    path, size = clips.cropped(clips.make(tmp_path / "clip.mp4", CLIP), **cut), (96, 64)
+    path = clips.cropped(clips.make(tmp_path / "clip.mp4", CLIP), **cut)
 
     class Left(Picture):
-        width = size[0] - cut.get("right", 0)
-        height = size[1] - cut.get("bottom", 0)
+        width = 96 - cut.get("right", 0)
+        height = 64 - cut.get("bottom", 0)
 
-    class Container:
-        def __init__(self, real: Any) -> None:
-            self.real, self.streams = real, real.streams
-
-        def __enter__(self) -> "Container":
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            self.real.close()
-
-        def decode(self, stream: Any) -> Iterator[Left]:
-            return map(Left, self.real.decode(stream))
-
-    monkeypatch.setattr(hardware, "open_on_gpu", lambda path: Container(av.open(str(path))))
-    answer = hardware.try_file(path)
+    monkeypatch.setattr(hardware, "open_on_gpu", lambda path: Container(av.open(str(path)), Left))
+    answer = hardware.try_file(path, gpu.video)
     assert answer.works == ("right" in cut)
-    assert answer.works or answer.reason.endswith(
-        "NVDEC is not for it (pictures that are cut at the left or the top)"
+    assert answer.works or answer.reason.endswith("(pictures that are cut at the left or the top)")
+
+
+class Late(Picture):
+    """A picture of which only a part had come when it was looked at."""
+
+    def __init__(self, picture: av.VideoFrame) -> None:
+        super().__init__(picture)
+        np.frombuffer(self.real.planes[1], np.uint8)[::2] = 0  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("kind", "works"), [(Picture, True), (Late, False)])
+def test_nvdec_is_taken_only_if_its_pictures_are_those_of_the_cores(
+    gpu, tmp_path, monkeypatch, kind, works
+) -> None:
+    path = clips.make(tmp_path / "clip.mp4", CLIP)
+    monkeypatch.setattr(hardware, "open_on_gpu", lambda path: Container(av.open(str(path)), kind))
+    answer = hardware.try_file(path, gpu.video)
+    assert answer.works == works
+    assert works or "(its first picture comes out otherwise than on the cores)" in answer.reason
+    gpu.driver.fail_at = "copy"
+    assert "made to fail at copy" in hardware.try_file(path, gpu.video).reason
+    gpu.driver.fail_at = None
+    real = av.open
+    opened = lambda *given, hwaccel=None, **more: (  # noqa: E731
+        real(*given, **more) if hwaccel is None else Container(real(*given, **more), kind)
     )
+    monkeypatch.setattr(hardware.av, "open", opened)
+    monkeypatch.setattr(hardware, "on_gpu", object)
+    decoding = hardware.LiveDecoding(gpu.video)
+    assert (decoding.memory is not None) == works
+    assert works or decoding.reason.endswith("NVDEC decodes h264 otherwise than the cores")
 
 
 @pytest.mark.skipif(cuda_probe.probe().problem is None, reason="this machine has a GPU")
