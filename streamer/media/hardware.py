@@ -30,7 +30,7 @@ from streamer.media.picture import Timing, color_of, frame_from_picture, is_mirr
 
 _SIDE = 256  # pixels of the pictures that are tried; NVENC refuses very small ones
 _UNKNOWN = Color()
-_NEARLY = 1.0  # mean difference of samples of one picture from two decoders
+_NEARLY, _ROUGHLY = 1.0, 24.0  # mean difference of samples: from two decoders, and encoded at any quality
 _FIRST = Timing(0, 0, Fraction(1))
 ON_CORES = "decoded on the cores"
 CUT = "pictures that are cut at the left or the top"
@@ -107,9 +107,15 @@ def _differs(picture: av.VideoFrame, file: str | io.BytesIO, memory: VideoMemory
         reference = next(container.decode(container.streams.best("video")))
         assert isinstance(reference, av.VideoFrame)
         wanted = frame_from_picture(reference, _FIRST)
-    ours = frame_on_gpu(picture, _FIRST, memory)
+    return _away(frame_on_gpu(picture, _FIRST, memory), wanted) > _NEARLY
+
+
+def _away(ours: Frame, wanted: Frame) -> float:
+    """Mean difference of the samples of the plane that differs more; infinite for one of another size."""
     pairs = [(np.asarray(ours.luma), wanted.luma), (np.asarray(ours.chroma), wanted.chroma)]
-    return any(a.shape != b.shape or float(np.abs(a.astype(np.int16) - b).mean()) > _NEARLY for a, b in pairs)
+    if any(one.shape != other.shape for one, other in pairs):
+        return float("inf")
+    return max(float(np.abs(one.astype(np.int16) - other).mean()) for one, other in pairs)
 
 
 def open_on_gpu(path: Path) -> av.container.InputContainer:
@@ -214,7 +220,7 @@ class GpuPictures:
 
 
 def try_encoder(codec: str, policy: OutputPolicy, shape: Shape, memory: VideoMemory) -> Answer:
-    """Whether NVENC encodes pictures of this very shape from GPU memory, tried with one that is black."""
+    """Whether NVENC encodes pictures of this very shape from GPU memory, tried with one that is decoded again."""
     problem = _not_for_nvenc(codec, policy, shape)
     if problem is None:
         try:
@@ -241,18 +247,24 @@ def _not_for_nvenc(codec: str, policy: OutputPolicy, shape: Shape) -> str | None
 
 
 def try_picture(context: av.VideoCodecContext, pictures: GpuPictures, color: Color = _UNKNOWN) -> None:
-    """Let an NVENC encoder, which opens with its first picture, encode a black one; it is of no use afterwards.
+    """Let an NVENC encoder, which opens with its first picture, encode one of ours; it is of no use afterwards.
 
-    Raises OutputError or one of FAILURES or what `picture_on_gpu` raises.
+    Raises OutputError, also if another picture came out, or one of FAILURES or what `picture_on_gpu` raises.
     """
     size = Size(context.width, context.height)
-    black = Frame(
-        np.zeros((size.height, size.width), np.uint8),
-        np.full((size.height // 2, size.width // 2, 2), 128, np.uint8),
-        size, 0, 0, Fraction(context.time_base or 1), color,
-    )  # fmt: skip
-    if not [*context.encode(pictures.picture_on_gpu(black)), *context.encode(None)]:
+    shades = np.linspace(16, 235, size.height, dtype=np.uint8)
+    luma = np.repeat(shades[:, np.newaxis], size.width, axis=1)
+    chroma = np.full((size.height // 2, size.width // 2, 2), (80, 180), np.uint8)
+    frame = Frame(luma, chroma, size, 0, 0, Fraction(context.time_base or 1), color)
+    packets = [*context.encode(pictures.picture_on_gpu(frame)), *context.encode(None)]
+    codec = context.codec.canonical_name
+    decoder = av.VideoCodecContext.create({"av1": "libdav1d"}.get(codec, codec), "r")
+    assert isinstance(decoder, av.VideoCodecContext)
+    made = [picture for packet in (*packets, None) for picture in decoder.decode(packet)]
+    if not made:
         raise OutputError("it made nothing")
+    if _away(frame_from_picture(made[0], _FIRST), frame) > _ROUGHLY:
+        raise OutputError("it made another picture")
 
 
 def on_gpu() -> HWAccel:

@@ -390,6 +390,30 @@ def test_what_nvenc_is_not_asked_for(gpu, nvenc, tmp_path, policy, clip, why) ->
             sink.write(redacted(gpu, item, resident=False))
 
 
+@pytest.mark.parametrize("plane", [0, 1])
+@pytest.mark.parametrize("crf", [0, 23, 51])
+def test_nvenc_is_taken_only_if_what_it_makes_is_what_it_was_given(
+    gpu, nvenc, tmp_path, monkeypatch, plane, crf
+) -> None:
+    """It takes what lies behind an address: another layout than ours would put other pictures into the video."""
+    path = clips.make(tmp_path / "clip.mp4", CLIP)
+    source, sink = sink_of(path, tmp_path / "out.mp4", gpu, crf=crf)
+    assert sink.encoding.startswith("encoded by NVENC")
+    sink.__exit__(InputError, InputError("enough"), None)
+    real = hardware.GpuPictures.picture_on_gpu
+
+    def elsewhere(self: hardware.GpuPictures, frame: Frame) -> av.VideoFrame:
+        picture = real(self, frame)
+        np.frombuffer(picture.planes[plane], np.uint8)[:] = 0
+        return picture
+
+    monkeypatch.setattr(hardware.GpuPictures, "picture_on_gpu", elsewhere)
+    source, sink = sink_of(path, tmp_path / "out.mp4", gpu, crf=crf)
+    assert sink.encoding == "encoded on the cores by libx264: no NVENC (it made another picture)"
+    source.close()
+    sink.__exit__(InputError, InputError("enough"), None)
+
+
 def test_groups_that_are_copied_leave_encoding_to_the_cores(gpu, nvenc, tmp_path) -> None:
     path = clips.make(tmp_path / "clip.mp4", CLIP)
     with FileSource(path, tally=Tally()) as source:
