@@ -8,10 +8,11 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streamer.config import DetectPolicy, Style
 from streamer.device import cuda_driver, cuda_probe, cuda_trt
-from streamer.device.base import Device, letterbox
+from streamer.device.base import SOLID_CHROMA, SOLID_LUMA, Device, letterbox
 from streamer.device.cpu import CpuDevice
 from streamer.device.cuda import CudaDevice
 from streamer.device.cuda_driver import Driver
@@ -90,12 +91,13 @@ def open_cuda(
 
 
 def prove(device: Device, spec: ModelSpec | None = None, side: int = _USUAL.side) -> None:
-    """Raises DeviceError unless the device masks a small picture as the CPU does, to the bit, and runs the network so.
+    """Raises DeviceError unless the device masks and covers a small picture as the CPU does, to the bit, and shows it
+    to the network and runs that so.
 
     It is the network for views of up to `side`, which the run will load.
 
-    The network's outputs may differ by a tenth of their size: that is far more than float16 costs, and far less than
-    what an engine gives that computes something else.
+    What the network sees and its outputs may differ by a tenth of their size: that is far more than float16 costs, and
+    far less than what an engine gives that computes something else.
     """
     try:
         _prove_masks(device)
@@ -110,11 +112,17 @@ def _words(error: Exception) -> str:
 
 
 def _prove_masks(device: Device) -> None:
-    ours, wanted = _test_picture(), _test_picture()
-    device.redact(ours, whole(ours.size), Style.MOSAIC)
+    """Of frames in main memory and on the device; and that it covers those on the device."""
+    wanted = _test_picture()
     CpuDevice().redact(wanted, whole(wanted.size), Style.MOSAIC)
-    if not (np.array_equal(ours.luma, wanted.luma) and np.array_equal(ours.chroma, wanted.chroma)):
-        raise DeviceError("it masks otherwise than the CPU")
+    for ours in (_test_picture(), _owned(_test_picture(), device)):
+        device.redact(ours, whole(ours.size), Style.MOSAIC)
+        if not (np.array_equal(ours.luma, wanted.luma) and np.array_equal(ours.chroma, wanted.chroma)):
+            raise DeviceError("it masks otherwise than the CPU")
+    covered = _owned(_test_picture(), device)
+    device.cover(covered)
+    if (np.asarray(covered.luma) != SOLID_LUMA).any() or (np.asarray(covered.chroma) != SOLID_CHROMA).any():
+        raise DeviceError("it covers otherwise than the CPU")
 
 
 def _prove_network(device: Device, spec: ModelSpec, side: int) -> None:
@@ -123,15 +131,27 @@ def _prove_network(device: Device, spec: ModelSpec, side: int) -> None:
     if spec.side is not None:
         box = replace(box, size=Size(spec.side, spec.side))
     view = device.view(frame, box, spec)
+    seen = np.asarray(view, np.float32)
+    if not _is_near(seen, CpuDevice().view(frame, box, spec)):
+        raise DeviceError("it shows the network another picture than the CPU")
+    if not np.array_equal(np.asarray(device.turned(view, 1), np.float32), np.rot90(seen, 1, (2, 3))):
+        raise DeviceError("it turns pictures otherwise than the CPU")
     side = spec.side or side
     ours = device.load(spec, side)(view)
-    wanted = CpuDevice().load(spec, side)(np.asarray(view, np.float32))
+    wanted = CpuDevice().load(spec, side)(seen)
     if [level.shape for level in ours] != [level.shape for level in wanted]:
         raise DeviceError(f"{spec.name} has other outputs there than on the CPU")
-    for level, reference in zip(ours, wanted, strict=True):
-        away, size = (float(np.sqrt(np.mean(np.square(part)))) for part in (level - reference, reference))
-        if not away <= 0.1 * size + 0.01:  # and not where it is no number
-            raise DeviceError(f"{spec.name} answers otherwise there than on the CPU")
+    if not all(_is_near(level, reference) for level, reference in zip(ours, wanted, strict=True)):
+        raise DeviceError(f"{spec.name} answers otherwise there than on the CPU")
+
+
+def _is_near(ours: NDArray[np.float32], wanted: NDArray[np.float32]) -> bool:
+    away, size = (float(np.sqrt(np.mean(np.square(part)))) for part in (ours - wanted, wanted))
+    return away <= 0.1 * size + 0.01  # and not where it is no number
+
+
+def _owned(frame: Frame, device: Device) -> Frame:
+    return replace(frame, luma=device.own(frame.luma), chroma=device.own(frame.chroma))
 
 
 def _test_picture() -> Frame:

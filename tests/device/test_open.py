@@ -119,6 +119,24 @@ def test_an_engine_that_computes_something_else_is_found_at_the_start(engine, mo
     assert "answers otherwise" in refused(monkeypatch, models.find("fast"))
 
 
+@pytest.mark.parametrize(
+    ("kernel", "words"),
+    [("cover", "covers"), ("view_f32", "shows the network another picture"), ("turn_f32", "turns")],
+)
+def test_a_gpu_that_does_not_do_what_it_is_told_is_found_at_the_start(
+    engine, machine, monkeypatch, kernel, words
+) -> None:
+    """A network that is shown something else finds no face there nor on the CPU, and nothing would be masked."""
+    real = machine.launch
+
+    def launch(name: str, *how: object) -> None:
+        if name != kernel:
+            real(name, *how)
+
+    monkeypatch.setattr(machine, "launch", launch)
+    assert words in refused(monkeypatch, models.find("fast"))
+
+
 def test_every_way_in_tries_the_network_of_its_run(engine, monkeypatch) -> None:
     """Files, live streams, pictures and the doctor: what does not run is known before the first frame."""
     engine.context.works = False
