@@ -112,8 +112,11 @@ def _words(error: Exception) -> str:
 
 
 def _prove_masks(device: Device) -> None:
-    """Of frames in main memory and on the device; and that it covers those on the device."""
+    """Of frames in main memory and on the device; and that it covers those on the device, and shrinks for tracking."""
     wanted = _test_picture()
+    small, reference = (each.thumbnail(wanted, 64).astype(int) for each in (device, CpuDevice()))
+    if small.shape != reference.shape or np.abs(small - reference).max() > 1:
+        raise DeviceError("it shrinks pictures otherwise than the CPU")
     CpuDevice().redact(wanted, whole(wanted.size), Style.MOSAIC)
     for ours in (_test_picture(), _owned(_test_picture(), device)):
         device.redact(ours, whole(ours.size), Style.MOSAIC)

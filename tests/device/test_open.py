@@ -121,7 +121,12 @@ def test_an_engine_that_computes_something_else_is_found_at_the_start(engine, mo
 
 @pytest.mark.parametrize(
     ("kernel", "words"),
-    [("cover", "covers"), ("view_f32", "shows the network another picture"), ("turn_f32", "turns")],
+    [
+        ("cover", "covers"),
+        ("thumbnail", "shrinks"),
+        ("view_f32", "shows the network another picture"),
+        ("turn_f32", "turns"),
+    ],
 )
 def test_a_gpu_that_does_not_do_what_it_is_told_is_found_at_the_start(
     engine, machine, monkeypatch, kernel, words
