@@ -11,13 +11,26 @@ from streamer.errors import ConfigError
 from streamer.proof import harness, peers
 from tests.proof import pictures
 
-FEW = ["--clips", "1", "--moving", "0", "--frames", "10", "--size", "320x180"]
+SMALL = ["--frames", "10", "--size", "320x180"]
+FEW = ["--clips", "1", "--moving", "0", *SMALL]
 
 
 def test_figures_for_defaults_and_a_variation(tmp_path):
     folder = pictures.folder(tmp_path, width=1200, height=800)
     target = tmp_path / "figures.json"
-    words = ["prove", str(folder), *FEW, "--moving", "1", "--vary", "detect.side=320", "--json", str(target)]
+    words = [
+        "prove",
+        str(folder),
+        "--clips",
+        "1",
+        "--moving",
+        "1",
+        *SMALL,
+        "--vary",
+        "detect.side=320",
+        "--json",
+        str(target),
+    ]
     done = CliRunner().invoke(app, words, catch_exceptions=False)
     assert done.exit_code == 0
     assert "guarantee" in done.output
@@ -33,7 +46,7 @@ def test_figures_for_defaults_and_a_variation(tmp_path):
 def test_only_what_moves_by_itself_can_be_measured(tmp_path):
     folder = pictures.folder(tmp_path, width=1200, height=800)
     kept = tmp_path / "kept"
-    words = ["prove", str(folder), *FEW, "--clips", "0", "--moving", "1", "--keep", str(kept)]
+    words = ["prove", str(folder), *SMALL, "--clips", "0", "--moving", "1", "--keep", str(kept)]
     assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
     assert sorted(path.name for path in kept.iterdir()) == ["moving_000.mp4", "moving_000_defaults.mp4"]
 
