@@ -5,7 +5,6 @@ Whoever crops a file without encoding it again means to hide what is outside, an
 the result. A picture is cut before anything looks at it, and no packets of such a file are copied.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -13,6 +12,9 @@ import av
 from av.filter import Graph
 
 from streamer.frame import Size
+from streamer.media.tracks import videos_in
+
+Crops = dict[int, "Crop"]  # by the number of the video track in MP4, by its place among them in Matroska
 
 ONLY_A_PART = "the container shows only a part of the picture"
 
@@ -81,8 +83,11 @@ class Cropper:
         return self._graph.vpull()
 
 
-def cropper_of(stream: av.VideoStream, crops: Sequence[Crop | None]) -> Cropper | None:
-    """What cuts the stream's pictures, by the crops of all video tracks in the file's order; None where none is."""
-    number = [each.index for each in stream.container.streams.video].index(stream.index)
-    crop = crops[number] if number < len(crops) else None
+def cropper_of(stream: av.VideoStream, crops: Crops) -> Cropper | None:
+    """What cuts the stream's pictures; None where its container hides nothing of them."""
+    container, number = stream.container, stream.id
+    assert isinstance(container, av.container.InputContainer)
+    if "mp4" not in container.format.name:  # Matroska: FFmpeg keeps its numbers to itself
+        number = [each.index for each in videos_in(container)].index(stream.index)
+    crop = crops.get(number)
     return Cropper(crop, stream.time_base or Fraction(1, 90_000)) if crop is not None else None

@@ -24,6 +24,7 @@ from streamer.media.opening import crops_in
 from streamer.media.pacing import TICKS, Pace, Spread
 from streamer.media.picture import Timing, frame_from_picture
 from streamer.media.sound import Sound, SoundReader
+from streamer.media.tracks import videos_in
 from streamer.tally import Tally
 
 _TEXTS = frozenset({"concat", "imf", "tty"})  # formats of files that name others, or are shown as text
@@ -72,7 +73,7 @@ class LiveSource(Closing):
         self.size = size
         self._container = self._open()
         try:
-            streams = self._container.streams.video
+            streams = videos_in(self._container)
             if not streams or self._container.format.name in _TEXTS:
                 raise InputError(f"sends no video: {spec.shown}")
             self._stream = streams[0]
@@ -96,8 +97,8 @@ class LiveSource(Closing):
 
     def _open(self) -> av.container.InputContainer:
         file = Path(self._spec.url)
-        self._crops = crops_in(file) if self._spec.kind == "file" and file.is_file() else []
-        if any(self._crops):
+        self._crops = crops_in(file) if self._spec.kind == "file" and file.is_file() else {}
+        if self._crops:
             self._decoding.give_up(ONLY_A_PART)
         refused: Exception | None = None
         if self._decoding.memory is not None:
@@ -207,7 +208,7 @@ class LiveSource(Closing):
     def _rewind(self) -> None:
         self._container.close()
         self._container = self._open()
-        self._stream = self._container.streams.video[0]
+        self._stream = videos_in(self._container)[0]
         self._set_up_decoder()
         self._sound = self._sound_reader()
         self._times = self._display_times()

@@ -7,7 +7,7 @@ from typing import BinaryIO
 import av
 
 from streamer.frame import Size
-from streamer.media.crop import Crop, crop_of
+from streamer.media.crop import Crop, Crops, crop_of
 
 _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067  # ids of the two outermost elements
 _MOST_ELEMENTS = 16  # before the segment: a header, and perhaps filling
@@ -25,16 +25,17 @@ def end_of(path: Path) -> int | None:
         return segment[1] if segment is not None else None
 
 
-def crops(path: Path) -> list[Crop | None]:
-    """What each video track hides of its pictures; nothing of other files."""
+def crops(path: Path) -> Crops:
+    """What video tracks hide of their pictures, by their places; nothing of other files."""
     with path.open("rb") as file:
         segment = _segment(file)
         tracks = _first(file, _TRACKS, *segment) if segment is not None else None
-        return [
+        found = [
             _crop(file, start, end)
             for name, start, end in (_elements(file, *tracks) if tracks is not None else ())
             if name == _TRACK and _integer(file, _TRACK_TYPE, start, end) == _IS_VIDEO
         ]
+        return {place: crop for place, crop in enumerate(found) if crop is not None}
 
 
 def _crop(file: BinaryIO, start: int, end: int | None) -> Crop | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from streamer.frame import Size
-from streamer.media.crop import Crop, crop_of
+from streamer.media.crop import Crop, Crops, crop_of
 
 _MOST_BOXES = 100_000
 _HEADER, _LARGE_HEADER = 8, 16
@@ -20,18 +20,20 @@ def movies(path: Path) -> int:
         return sum(kind == b"moov" for kind, _, _ in _boxes(file, 0, None))
 
 
-def crops(path: Path) -> list[Crop | None]:
-    """What each video track of the first movie hides of its pictures (`clap`, 12.1.4); nothing of other files."""
+def crops(path: Path) -> Crops:
+    """What tracks of the first movie hide of their pictures (`clap`, 12.1.4), by number; nothing of other files."""
     with path.open("rb") as file:
         movie = _first(file, b"moov", 0, None)
         tracks = [box for box in _boxes(file, *movie) if box[0] == b"trak"] if movie else []
-        return [_crop(file, start, end) for _, start, end in tracks if _is_video(file, start, end)]
+        found = [(_number(file, start, end), _crop(file, start, end)) for _, start, end in tracks]
+        return {number: crop for number, crop in found if crop is not None}
 
 
-def _is_video(file: BinaryIO, start: int, end: int) -> bool:
-    media = _first(file, b"mdia", start, end)
-    handler = _first(file, b"hdlr", *media) if media else None
-    return handler is not None and _read(file, handler[0], 12)[8:] == b"vide"
+def _number(file: BinaryIO, start: int, end: int) -> int:
+    header = _first(file, b"tkhd", start, end)
+    data = _read(file, header[0], 24) if header else b""
+    at = 20 if data[:1] == b"\1" else 12  # behind two dates, which have 64 bits in version 1
+    return int.from_bytes(data[at : at + 4], "big")
 
 
 def _crop(file: BinaryIO, start: int, end: int) -> Crop | None:

@@ -7,7 +7,7 @@ import av
 
 from streamer.errors import InputError
 from streamer.media import matroska, mp4
-from streamer.media.crop import Crop
+from streamer.media.crop import Crops
 
 _CAMERAS = "cameras are for `streamer live`"
 _KINDS = {
@@ -31,8 +31,8 @@ def check_regular(path: Path) -> None:
         raise InputError(f"{kind}: {path}")
 
 
-def crops_in(path: Path) -> list[Crop | None]:
-    """What each video track hides of its pictures by its container's word, in the file's order; see Note [Cropping]."""
+def crops_in(path: Path) -> Crops:
+    """What each video track hides of its pictures by its container's word, see Note [Cropping]."""
     try:
         return mp4.crops(path) or matroska.crops(path)
     except OSError as error:

@@ -27,6 +27,7 @@ from streamer.media.opening import check_regular, crops_in, open_input
 from streamer.media.picture import Timing, frame_from_picture, lost_shape_of, turn_of
 from streamer.media.syntax import SYNTAXES
 from streamer.media.timeline import Timeline
+from streamer.media.tracks import videos_in
 from streamer.tally import Tally
 
 _MOTION_CODECS = frozenset({"h264", "mpeg4", "mpeg2video", "mpeg1video", "h263", "flv1"})
@@ -94,7 +95,7 @@ class FileSource(Closing):
         self.decoding = hardware.ON_CORES
         check_regular(path)
         crops = crops_in(path)
-        if any(crops):
+        if crops:
             self._gpu = None
             self.decoding = f"{hardware.ON_CORES}: {ONLY_A_PART}"
         elif self._gpu is not None:
@@ -217,11 +218,7 @@ class FileSource(Closing):
         )
 
     def _video_stream(self) -> av.VideoStream:
-        streams = [
-            stream
-            for stream in self._container.streams.video
-            if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None
-        ]
+        streams = [stream for stream in videos_in(self._container) if stream.codec_context is not None]
         if not streams:
             raise InputError(f"no video stream in it: {self.path}")
         best = self._container.streams.best("video")

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
+from av.stream import Disposition
 from PIL import Image
 
 from streamer.errors import InputError
@@ -236,7 +238,7 @@ def test_avi_whose_size_counts_its_header_or_was_never_written_is_not_cut_off(tm
 def test_the_end_of_matroska_is_what_its_segment_says(tmp_path: Path, data: bytes, end: int | None) -> None:
     (tmp_path / "a.mkv").write_bytes(data)
     assert end_of(tmp_path / "a.mkv") == end
-    assert crops_in(tmp_path / "a.mkv") == []
+    assert crops_in(tmp_path / "a.mkv") == {}
 
 
 @pytest.mark.parametrize("share", [0, 0.5, 0.5001, 0.9])
@@ -405,6 +407,31 @@ def test_what_the_container_alone_cuts_off_is_not_seen(tmp_path: Path, name: str
     assert [frame.time_s for frame in frames] == pytest.approx(clips.look(path).times_s)
     with LiveSource(LiveSpec(str(path)), tally=Tally()) as live:
         assert np.array_equal(next(item for item in live if isinstance(item, Frame)).luma, shown)
+
+
+def test_a_crop_is_found_behind_cover_art_too(tmp_path: Path) -> None:
+    """FFmpeg counts the cover as a video: the first one, where its tags stand before the tracks."""
+    path = clips.make(tmp_path / "covered.mp4", Clip(frames=3))
+    path.write_bytes(_with_cover_first(_cropped_mp4(path.read_bytes())))
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].disposition & Disposition.attached_pic
+    with FileSource(path, tally=Tally()) as source:
+        assert source.info.size == Size(96, 88)
+    with LiveSource(LiveSpec(str(path)), tally=Tally()) as live:
+        assert next(item for item in live if isinstance(item, Frame)).size == Size(96, 88)
+
+
+def _with_cover_first(data: bytes) -> bytes:
+    """An MP4 file with a cover in the tags, before its tracks."""
+    cover = cv2.imencode(".jpg", np.full((64, 64, 3), 90, np.uint8))[1].tobytes()
+    tags = _box(b"ilst", _box(b"covr", _box(b"data", bytes([0, 0, 0, 13]) + bytes(4) + cover)))
+    meta = _box(b"meta", bytes(4) + _box(b"hdlr", bytes(8) + b"mdirappl" + bytes(9)) + tags)
+    box = _box(b"udta", meta)
+    movie = data.rfind(b"moov") - 4
+    header = movie + 8
+    end = header + int.from_bytes(data[header : header + 4], "big")
+    size = int.from_bytes(data[movie:header][:4], "big") + len(box)
+    return data[:movie] + size.to_bytes(4, "big") + data[movie + 4 : end] + box + data[end:]
 
 
 def test_what_makes_a_picture_more_than_a_flat_one_is_told(tmp_path: Path) -> None:
