@@ -20,6 +20,7 @@ Polygon = tuple[tuple[float, float], ...]  # x y of its corners, 0..1 of the pic
 
 _ROWS = 48  # strips that a polygon is cut into, about
 _LIMIT = 4096  # corners of one polygon
+_COMMON = 1e-6  # share of a side that lies on another one, from which it is no rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,20 +147,29 @@ def _polygon(found: Any, place: str, origin: object) -> Polygon:
             raise ConfigError(f"{place} has a corner that is not [x, y] with x and y in 0..1: {origin}")
     polygon = tuple((float(x), float(y)) for x, y in found)
     if _crosses_itself(polygon):
-        raise ConfigError(f"{place} crosses itself; give its corners in the order of its outline: {origin}")
+        raise ConfigError(
+            f"{place} crosses itself or is drawn twice; give its corners once, in the order of its outline: {origin}"
+        )
     return polygon
 
 
 def _crosses_itself(polygon: Polygon) -> bool:
-    """Whether two sides cross: what such a polygon encloses twice, or not at all, is less than was meant.
+    """Whether two sides cross, or lie on each other and go the same way, as of an outline that is drawn twice: what
+    such a polygon encloses twice, or not at all, is less than was meant.
 
-    Sides that touch or lie on each other, as around a hole, do not cross.
+    Sides that touch, or lie on each other and go opposite ways, as around a hole, do not cross.
     """
     starts = np.array(polygon)
     ends = np.roll(starts, -1, axis=0)
     for start, end in zip(starts, ends, strict=True):
-        between = _turns(start, end, starts) * _turns(start, end, ends) < 0
-        if (between & (_turns(starts, ends, start) * _turns(starts, ends, end) < 0)).any():
+        first, second = _turns(start, end, starts), _turns(start, end, ends)
+        if ((first * second < 0) & (_turns(starts, ends, start) * _turns(starts, ends, end) < 0)).any():
+            return True
+        side = end - start
+        length = side @ side
+        begin, stop = ((places - start) @ side for places in (starts, ends))
+        common = np.minimum(stop, length) - np.maximum(begin, 0) > _COMMON * length
+        if ((first == 0) & (second == 0) & common).sum() > 1:  # with itself
             return True
     return False
 

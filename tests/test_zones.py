@@ -119,6 +119,8 @@ def test_files_that_an_editor_marked_as_utf8_are_read(tmp_path) -> None:
         '{"mask": [[[0, 0], [1, 0], [1, 1]]], "mask": []}',
         '{"mask": [[[0, 0], [1, 1], [1, 0], [0, 1]]]}',
         '{"keep": [[[0.5, 0], [0.8, 1], [0, 0.4], [1, 0.4], [0.2, 1]]]}',
+        '{"mask": [[[0, 0], [1, 0], [1, 1], [0, 0], [1, 0], [1, 1]]]}',  # twice: nothing of it would be masked
+        '{"mask": [[[0, 0], [1, 0], [1, 1], [0, 1], [0, 0], [0.5, 0], [0.5, 1], [0, 1]]]}',
     ],
 )
 def test_a_wrong_file_is_refused_in_one_line(tmp_path, text) -> None:
