@@ -40,10 +40,13 @@ def _crop(file: BinaryIO, start: int, end: int) -> Crop | None:
     place: tuple[int, int] | None = (start, end)
     for kind in _TO_ENTRIES:
         place = _first(file, kind, *place) if place else None
-    entry = next(_boxes(file, place[0] + 8, place[1]), None) if place else None
-    if entry is None:
-        return None
-    _, start, end = entry
+    entries = _boxes(file, place[0] + 8, place[1]) if place else ()
+    crops = [_crop_of_entry(file, at, after) for _, at, after in entries]
+    # of several, pictures do not tell which is theirs: what one of them hides is hidden in all
+    return next((crop for crop in crops if crop is not None), None)
+
+
+def _crop_of_entry(file: BinaryIO, start: int, end: int) -> Crop | None:
     size = Size(*(int.from_bytes(_read(file, start + at, 2), "big") for at in (24, 26)))
     box = _first(file, b"clap", start + _ENTRY, end)
     if box is None:

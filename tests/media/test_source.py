@@ -409,6 +409,19 @@ def test_what_the_container_alone_cuts_off_is_not_seen(tmp_path: Path, name: str
         assert np.array_equal(next(item for item in live if isinstance(item, Frame)).luma, shown)
 
 
+def test_a_crop_is_found_in_a_later_description_of_samples_too(tmp_path: Path) -> None:
+    """Files that were joined have several; the packets of a later one would have been shown whole."""
+    path = clips.make(tmp_path / "joined.mp4", Clip(frames=3))
+    data, cropped = path.read_bytes(), _cropped_mp4(path.read_bytes())
+    entry = cropped.rfind(b"avc1") - 4
+    second = cropped[entry : entry + int.from_bytes(cropped[entry : entry + 4], "big")]
+    joined = bytearray(_with_box(data, second, into=b"stsd"))
+    joined[joined.rfind(b"stsd") + 11] = 2  # entries
+    path.write_bytes(joined)
+    with FileSource(path, tally=Tally()) as source:
+        assert source.info.size == Size(96, 88)
+
+
 def test_a_crop_is_found_behind_cover_art_too(tmp_path: Path) -> None:
     """FFmpeg counts the cover as a video: the first one, where its tags stand before the tracks."""
     path = clips.make(tmp_path / "covered.mp4", Clip(frames=3))
@@ -453,10 +466,11 @@ def _box(kind: bytes, contents: bytes) -> bytes:
     return (8 + len(contents)).to_bytes(4, "big") + kind + contents
 
 
-def _with_box(data: bytes, box: bytes) -> bytes:
-    """An MP4 file with one box more in what it says of its samples."""
+def _with_box(data: bytes, box: bytes, into: bytes = b"avc1") -> bytes:
+    """An MP4 file with one box more at the end of what it says of its samples, or of the box around that."""
     changed = bytearray(data)
-    for kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):
+    around = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1")
+    for kind in around[: around.index(into) + 1]:
         at = data.rfind(kind) - 4  # behind the pictures: no place that the index names is moved
         size = int.from_bytes(data[at : at + 4], "big")
         changed[at : at + 4] = (size + len(box)).to_bytes(4, "big")
