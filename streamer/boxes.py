@@ -19,10 +19,12 @@ def area(boxes: Boxes) -> NDArray[np.float32]:
 
 def intersection(first: Boxes, second: Boxes) -> NDArray[np.float32]:
     """Shared area (n, m) of each of `first` with each of `second`, in square pixels."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    sides = np.maximum(high - low, 0)
-    return np.asarray(sides[..., 0] * sides[..., 1], np.float32)
+    across, down = (  # axis by axis: loops over pairs of numbers are slow
+        np.minimum(first[:, None, axis + 2], second[None, :, axis + 2])
+        - np.maximum(first[:, None, axis], second[None, :, axis])
+        for axis in (0, 1)
+    )
+    return np.asarray(np.maximum(across, 0) * np.maximum(down, 0), np.float32)
 
 
 def iou(first: Boxes, second: Boxes) -> NDArray[np.float32]:

@@ -21,6 +21,7 @@ from streamer.detection import Detections
 FLOOR = 0.05  # score from which a box has a vote, whatever is asked for: else scores would depend on the threshold
 _BOX_IOU = 0.6  # with the kept box, from which another moves its corners
 _SCORE_IOU = 0.5  # and from which it supports its score
+_LEAST_AREA = 1e-6  # square pixels; below, a box does not agree with itself: rounding
 _AT_ONCE = 1 << 20  # pairs of boxes that are compared at once
 
 
@@ -29,10 +30,11 @@ def vote(found: Detections, votes: int, limit: float) -> Detections:
 
     `votes` is how many a box needs for its whole score. See Note [Votes].
     """
-    real = geometry.area(found.boxes) > 0
+    real = geometry.area(found.boxes) > _LEAST_AREA
     parts = []
     for label in sorted(set(found.labels.tolist())):
         mine = found.take((found.labels == label) & real)
+        mine = mine.take(np.argsort(-mine.scores, kind="stable"))
         kept = geometry.nms(mine.boxes, mine.scores, limit)
         rows = max(1, _AT_ONCE // max(1, len(mine)))
         parts += [_voted(mine, kept[at : at + rows], votes) for at in range(0, len(kept), rows)]
@@ -40,11 +42,13 @@ def vote(found: Detections, votes: int, limit: float) -> Detections:
 
 
 def _voted(found: Detections, kept: NDArray[np.intp], votes: int) -> Detections:
+    """`found` stands best first. Of all pairs of boxes few agree; only those are summed."""
     overlap = geometry.iou(found.boxes[kept], found.boxes)
-    weights = np.where(overlap >= _BOX_IOU, np.square(found.scores), 0)
-    boxes: Boxes = (weights @ found.boxes / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-    support = np.where(overlap >= _SCORE_IOU, found.scores, 0)
-    if support.shape[1] > votes:
-        support = np.partition(support, -votes, axis=1)[:, -votes:]
-    scores = (found.scores[kept] + support.sum(axis=1) / votes) / 2
-    return Detections(boxes, scores.astype(np.float32), found.labels[kept])
+    row, other = np.nonzero(overlap >= _SCORE_IOU)
+    scores, rank = found.scores[other], np.arange(len(row)) - np.searchsorted(row, row)
+    support = np.bincount(row, np.where(rank < votes, scores, 0))
+    weights = np.where(overlap[row, other] >= _BOX_IOU, np.square(scores), 0)
+    corners = [np.bincount(row, weights * corner) for corner in found.boxes[other].T]
+    boxes: Boxes = (np.stack(corners, axis=1) / np.bincount(row, weights)[:, None]).astype(np.float32)
+    voted = (found.scores[kept] + support / votes) / 2
+    return Detections(boxes, voted.astype(np.float32), found.labels[kept])

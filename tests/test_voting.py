@@ -42,7 +42,8 @@ def test_classes_do_not_vote_for_each_other() -> None:
 
 def test_neither_empty_boxes_nor_no_boxes_trouble_it() -> None:
     assert len(vote(none(), 9, NMS_IOU)) == 0
-    found = vote(detections([[5, 5, 5, 9], [0, 0, 9, 9]], [0.9, 0.5], [FACE, FACE]), 9, NMS_IOU)
+    empty = [[5, 5, 5, 9], [0, 0, 1e-6, 1e-6]]
+    found = vote(detections([*empty, [0, 0, 9, 9]], [0.9, 0.8, 0.5], [FACE] * 3), 9, NMS_IOU)
     assert np.allclose(found.boxes, [[0, 0, 9, 9]])
 
 
