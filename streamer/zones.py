@@ -165,11 +165,11 @@ def _crosses_itself(polygon: Polygon) -> bool:
         first, second = _turns(start, end, starts), _turns(start, end, ends)
         if ((first * second < 0) & (_turns(starts, ends, start) * _turns(starts, ends, end) < 0)).any():
             return True
+        level = (first == 0) & (second == 0)
         side = end - start
         length = side @ side
-        begin, stop = ((places - start) @ side for places in (starts, ends))
-        common = np.minimum(stop, length) - np.maximum(begin, 0) > _COMMON * length
-        if ((first == 0) & (second == 0) & common).sum() > 1:  # with itself
+        begin, stop = ((places[level] - start) @ side for places in (starts, ends))
+        if (np.minimum(stop, length) - np.maximum(begin, 0) > _COMMON * length).sum() > 1:  # with itself
             return True
     return False
 
