@@ -42,7 +42,12 @@ def command(
     hide: Annotated[str | None, typer.Option(help="everything, faces or plates.")] = None,
     style: Annotated[Style | None, typer.Option(help="How to hide it.")] = None,
     margin: Annotated[float | None, typer.Option(help="Share of each side added around a box.")] = None,
-    threshold: Annotated[float | None, typer.Option(help="Score from which a box is hidden, 0 to 1.")] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Score from which a box is hidden, 0 to 1; without it the model's own, by size (0.1 to 0.28)."
+        ),
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Detector of the manifest.")] = None,
     turned: Annotated[
         bool,
