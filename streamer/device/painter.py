@@ -47,12 +47,18 @@ def problem() -> str | None:
     return _loaded()[1]
 
 
+def other_machine() -> str | None:
+    """Why this is no machine that the library was made for, None where it is."""
+    if not (sys.platform == "linux" and platform.machine() == "x86_64" and sys.maxsize > 1 << 32):
+        return f"it was made for 64-bit x86 and Linux, this is {platform.machine()} and {sys.platform}"
+    return None if cv2.checkHardwareSupport(_AVX2) else "this processor has no AVX2"
+
+
 @cache
 def _loaded() -> tuple[Any, str | None]:  # its function, or what `problem` says
-    if not (sys.platform == "linux" and platform.machine() == "x86_64" and sys.maxsize > 1 << 32):
-        return None, f"it was made for 64-bit x86 and Linux, this is {platform.machine()} and {sys.platform}"
-    if not cv2.checkHardwareSupport(_AVX2):
-        return None, "this processor has no AVX2"
+    other = other_machine()
+    if other is not None:
+        return None, other
     try:
         library = resources.path(LIBRARY)
         facts = json.loads(resources.path(FACTS).read_text(encoding="utf-8"))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from streamer.device import painter
 from streamer.device.cuda import CudaDevice
 from streamer.device.cuda_memory import DevicePlane
 from streamer.frame import Color, Frame, Size
@@ -26,6 +27,13 @@ def noise(size: Size, seed: int = 0, color: Color = PLAIN) -> Frame:
 
 def copied(frame: Frame) -> Frame:
     return Frame(frame.luma.copy(), frame.chroma.copy(), frame.size, 0, 0, frame.time_base, frame.color)
+
+
+def need_painter() -> None:
+    """Skip where regions cannot be painted in machine code; fail where they could be and are not."""
+    if painter.other_machine() is not None:
+        pytest.skip(f"masks are painted in NumPy here: {painter.other_machine()}")
+    assert painter.problem() is None
 
 
 def no_network(*_: object) -> None:

@@ -18,7 +18,7 @@ from streamer.device.heap import keep_freed_memory
 from streamer.errors import DeviceError, ModelError, RedactionError
 from streamer.frame import Color, Frame, Size
 from streamer.masking import MaskPlan, Shape, alpha, join, lay_out, nothing, plan_masks, whole
-from tests.conftest import need
+from tests.device.conftest import need_painter
 
 DEVICE = CpuDevice()
 PLAIN = Color()
@@ -30,7 +30,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
     if request.param == "NumPy":
         monkeypatch.setattr(painter, "problem", lambda: "not wanted")
     else:
-        need("64-bit x86 with AVX2", painter.problem() is None)
+        need_painter()
 
 
 def picture(size: Size, seed: int = 0, color: Color = PLAIN) -> Frame:

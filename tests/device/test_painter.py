@@ -19,6 +19,7 @@ from streamer.doctor import examine
 from streamer.frame import Size
 from streamer.masking import Layout, MaskPlan, cell_sides, lay_out
 from tests.conftest import need
+from tests.device.conftest import need_painter
 from tests.device.test_fatbin import recipe  # noqa: F401 (a fixture)
 from tests.device.test_shim import sanitized
 
@@ -32,7 +33,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> None:
     if given:
         function = painter.opened(Path(given))
         monkeypatch.setattr(painter, "_loaded", lambda: (function, None))
-    need("64-bit x86 with AVX2", painter.problem() is None)
+    need_painter()
 
 
 @pytest.fixture
@@ -136,7 +137,7 @@ def test_another_machine_takes_numpy(unloaded, monkeypatch, name, value, says) -
 
 
 def test_an_old_processor_takes_numpy_and_doctor_says_so(unloaded, monkeypatch) -> None:
-    need("64-bit x86 with AVX2", painter.problem() is None)
+    need_painter()
     monkeypatch.setattr(cv2, "checkHardwareSupport", lambda _: False)
     assert "in NumPy: this processor has no AVX2" in [
         fact.text for fact in examine().facts if fact.name == "masks"
@@ -144,7 +145,7 @@ def test_an_old_processor_takes_numpy_and_doctor_says_so(unloaded, monkeypatch) 
 
 
 def test_a_library_that_is_not_the_built_one_is_not_loaded(unloaded, monkeypatch, tmp_path) -> None:
-    need("64-bit x86 with AVX2", painter.problem() is None)
+    need_painter()
     (tmp_path / "kernels").mkdir()
     for name in (painter.LIBRARY, painter.FACTS):
         shutil.copy(resources.path(name), tmp_path / name)
@@ -166,6 +167,7 @@ def test_the_library_was_built_from_this_source(recipe: ModuleType) -> None:  # 
 @pytest.mark.real
 def test_the_documented_command_makes_this_library(recipe: ModuleType, tmp_path) -> None:  # noqa: F811
     """To the byte where gcc is the one that made it."""
+    need_painter()
     need("gcc", shutil.which("gcc") is not None)
     recipe.compiled_library(tmp_path / "redact.so")
     facts = json.loads(resources.path(painter.FACTS).read_text(encoding="utf-8"))
@@ -177,6 +179,7 @@ def test_the_documented_command_makes_this_library(recipe: ModuleType, tmp_path)
 @pytest.mark.real
 def test_sanitized(recipe: ModuleType, tmp_path) -> None:  # noqa: F811
     """The same comparisons with every access watched."""
+    need_painter()
     need("gcc", shutil.which("gcc") is not None)
     watched = ("-g", "-O1", "-mavx2", "-ffp-contract=off", "-shared", "-fPIC", "-fsanitize=address,undefined",
                "-fno-sanitize-recover=undefined")  # fmt: skip
