@@ -150,9 +150,12 @@ def _run(fleet: Fleet, name: str, settings: StreamSettings, say: Say) -> None:
     """Without a web server: until the source ends or a signal comes."""
 
     def stop(*_: object) -> None:
+        web.heed_no_more()  # at once: a second signal must not end what the first one begins
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, stop)
     web.on_hang_up(stop)
     shown = ""
     stream = None

@@ -125,9 +125,9 @@ def test_a_second_signal_does_not_keep_a_recording_from_being_closed(
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     try:
         _wait_for_pictures(folder, process)
-        for _ in range(3):
+        for pause_s in (0, 0.2, 0.2):
             process.send_signal(how)
-            time.sleep(0.2)
+            time.sleep(pause_s)
         said = process.communicate(timeout=30)[1]
     finally:
         process.kill()
