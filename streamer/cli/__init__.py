@@ -24,11 +24,11 @@ from streamer.cli.inputs import check_file
 from streamer.cli.screen import shown
 from streamer.errors import ConfigError, StreamerError
 
+_ONCE = frozenset({"hide", "zones"})  # names of parameters
+
 
 class _Command(TyperCommand):
-    """A command whose files and folders are neither addresses nor `-`, and have a name, and which takes an option once:
-    of two zones files, or two things to hide, the last alone would count.
-    """
+    """A command whose files and folders are neither addresses nor `-`, and have a name."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         words, _, order = self.make_parser(ctx).parse_args(args=list(args))
@@ -42,13 +42,11 @@ class _Command(TyperCommand):
 
 
 def _check_once(order: list[Any]) -> None:
-    """Refuse an option that stands there more than once and has one value. Raises ConfigError."""
+    """Refuse two things to hide or two files of zones, of which the last alone would count, and less be covered than
+    was meant; of other options that is what everybody expects. Raises ConfigError.
+    """
     for option in order:
-        if (
-            option.param_type_name == "option"
-            and not (option.multiple or option.is_flag)
-            and order.count(option) > 1
-        ):
+        if option.name in _ONCE and order.count(option) > 1:
             raise ConfigError(f"{option.opts[-1]} stands there twice; say it once")
 
 

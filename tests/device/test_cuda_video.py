@@ -17,6 +17,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.sidedata.sidedata import SideDataContainer
 from typer.testing import CliRunner
 
 from streamer.cli import app
@@ -94,6 +95,10 @@ def nvdec(monkeypatch: pytest.MonkeyPatch) -> type[Context]:
     monkeypatch.setattr(FileSource, "_context", held, raising=False)
     monkeypatch.setattr(hardware, "try_file", lambda path, memory: hardware.Answer(True, "decoded by NVDEC"))
     monkeypatch.setattr(hardware, "on_gpu", lambda: None)
+    monkeypatch.setattr(
+        "streamer.media.picture.SideDataContainer",
+        lambda each: SideDataContainer(getattr(each, "real", each)),
+    )
     return kind
 
 
