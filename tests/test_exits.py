@@ -53,12 +53,14 @@ KNOWN = {
     "device/cuda_bench.py:_resident": {"luma", "chroma"},  # onto the GPU
     "resident_bench.py:_clip": {"luma", "chroma"},  # the same
     "device/__init__.py:_prove_masks": {"luma", "chroma"},  # a picture of its own
+    "device/__init__.py:_owned": {"luma", "chroma"},  # the same, brought to the device that is proved
     "device/cuda_driver.py:PycudaDriver.launch": {"tobytes"},  # of a kernel's arguments, for the GPU
     # a frame as an encoder's picture: the callers take Redacted only
     "media/picture.py:picture_from_frame": {"luma", "chroma", "from_dlpack"},
     "media/hardware.py:GpuPictures.picture_on_gpu": {"from_dlpack"},
     "media/hardware.py:try_picture": {"picture_on_gpu"},  # black, to try the encoder
-    "media/hardware.py:_clip": {"mux"},  # a clip of our own, in memory
+    "media/hardware.py:_clip": {"mux", "from_ndarray"},  # a clip of our own, in memory
+    "media/hardware.py:_away": {"luma", "chroma"},  # becomes a difference
     "media/picture.py:_samples_into": {"tobytes"},
     "media/picture.py:vectors_of": {"to_ndarray"},  # motion vectors, no samples
     # files: FileSink.write refuses whatever is neither Redacted nor Clean
