@@ -20,6 +20,8 @@ from streamer.media.live_spec import LiveSpec, is_there
 
 Say = Callable[[str], None]
 
+_LOOK_S = 0.25  # between looks at how the stream does, and whether it shall stop
+
 
 def command(
     source: Annotated[
@@ -148,22 +150,22 @@ def _serve(fleet: Fleet, wanted: dict[str, StreamSettings], door: _Door, say: Sa
 
 def _run(fleet: Fleet, name: str, settings: StreamSettings, say: Say) -> None:
     """Without a web server: until the source ends or a signal comes."""
+    asked: list[object] = []
 
-    def stop(*_: object) -> None:
-        web.heed_no_more()  # at once: a second signal must not end what the first one begins
-        raise KeyboardInterrupt
+    def stop(number: int, _: object) -> None:
+        """Raises nothing: that could be anywhere, as in a lock that the stop needs. A second signal changes nothing."""
+        asked.append(number)
 
     signal.signal(signal.SIGTERM, stop)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, stop)
     web.on_hang_up(stop)
     shown = ""
-    stream = None
     try:
         fleet.put(name, settings)
         stream = fleet.get(name)
         assert stream is not None
-        while not stream.wait(1.0):
+        while not (asked or stream.wait(_LOOK_S)):
             now = status(stream, now_s=SYSTEM.now())
             line = f"{now['state']}: {now['problem'] or 'ok'}"
             if now["encoder"]:
@@ -172,14 +174,11 @@ def _run(fleet: Fleet, name: str, settings: StreamSettings, say: Say) -> None:
             if line != shown:
                 say(line)
                 shown = line
-    except KeyboardInterrupt:
-        say("stopping")
+        if asked:
+            say("stopping")
     finally:
-        web.heed_no_more()
         with web.bounded_stop() as begin_stop:
             begin_stop()
             fleet.stop()
-    if stream is None:
-        return
     if stream.failure is not None or (stream.meter.frames_out == 0 and stream.supervisor.problem):
         raise InputError(stream.supervisor.problem or f"the stream failed: {stream.failure}")

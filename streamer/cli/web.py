@@ -44,13 +44,6 @@ def on_hang_up(stop: Callable[[int, FrameType | None], Any]) -> None:
         signal.signal(signal.SIGHUP, stop)
 
 
-def heed_no_more() -> None:
-    """No further signal cuts a stop short that has begun: it closes recordings; `bounded_stop` ends one that hangs."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-
-
 def check_tls(cert: Path | None, key: Path | None) -> None:
     """Raises ConfigError unless HTTPS can be served with these files, or HTTP without any."""
     if key is not None and cert is None:
@@ -109,9 +102,12 @@ def run(app: Any, listener: socket.socket, *, cert: Path | None = None, key: Pat
         changes nothing: uvicorn would go without closing what the app has opened.
         """
 
+        told = False
+
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            if self.should_exit:
+            if self.told:
                 return
+            self.told = True  # before anything is called: a second signal may come there
             begin_stop()
             app.state.stopping = True
             super().handle_exit(sig, frame)
