@@ -122,7 +122,14 @@ def test_a_second_signal_does_not_keep_a_recording_from_being_closed(
         str(folder),
         *more,
     ]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        words,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(
+            how, signal.SIG_DFL
+        ),  # ignored where the tests run in the background
+    )
     try:
         _wait_for_pictures(folder, process)
         for pause_s in (0, 0.2, 0.2):
