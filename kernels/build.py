@@ -59,7 +59,7 @@ def version() -> str:
     return str(re.findall(r"V([\d.]+)", said)[0])
 
 
-def library_digest() -> str:
+def digest_of_library() -> str:
     """The SHA-256 of the library's source and flags."""
     state = hashlib.sha256(" ".join(LIBRARY_FLAGS).encode())
     state.update((HERE / "redact.c").read_bytes())
@@ -89,7 +89,7 @@ def _fatbin() -> None:
 def _library() -> None:
     target = HERE / "redact.x86_64.so"
     compiled_library(target)
-    _write_facts(target.with_suffix(".json"), library_digest(), library=target, gcc=gcc_version())
+    _write_facts(target.with_suffix(".json"), digest_of_library(), library=target, gcc=gcc_version())
 
 
 def _write_facts(file: Path, sources: str, **made: Path | str) -> None:

@@ -160,7 +160,7 @@ def test_a_library_that_is_not_the_built_one_is_not_loaded(unloaded, monkeypatch
 
 def test_the_library_was_built_from_this_source(recipe: ModuleType) -> None:  # noqa: F811
     facts = json.loads(resources.path(painter.FACTS).read_text(encoding="utf-8"))
-    assert facts["sources"] == recipe.library_digest(), "run: python kernels/build.py library"
+    assert facts["sources"] == recipe.digest_of_library(), "run: python kernels/build.py library"
     assert facts["library"] == hashlib.sha256(resources.path(painter.LIBRARY).read_bytes()).hexdigest()
 
 
