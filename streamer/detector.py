@@ -34,6 +34,7 @@ from streamer.device.base import Device, Letterbox, Tensor, part_letterbox
 from streamer.errors import ModelError
 from streamer.frame import Frame, Size
 from streamer.models import ModelSpec
+from streamer.second import SecondStage
 from streamer.voting import FLOOR, vote
 
 Detect = Callable[[Frame], Detections]
@@ -70,7 +71,11 @@ class Detector:
         floors = {label: LOW_SHARE * score for label, score in self.thresholds.items()}
         self._least = np.array([floors.get(label, np.inf) for label in Label], np.float32)
         # what is read of the network's answers, to count or only to vote: see Note [Votes]
-        self._lowest = {label: min(FLOOR, least) if spec.votes else least for label, least in floors.items()}
+        floor = FLOOR if spec.second is None else min(FLOOR, spec.second.least / 2)
+        self._lowest = {
+            label: min(floor, least) if spec.votes or spec.second else least
+            for label, least in floors.items()
+        }
         self._sure = np.array(
             [self.thresholds.get(label, np.inf) for label in Label], np.float32
         )  # see Note [Overview]
@@ -82,6 +87,7 @@ class Detector:
         self._device = device
         self._same = _SAME_IOU if spec.votes else NMS_IOU
         self._session = device.load(spec, self._side)
+        self._second = SecondStage(spec.second, device) if spec.second else None
         self._decode = decoder(spec)
         # frames that `together` takes
         self.most = device.most_views(self._side) if spec.decoder in BATCHED else 1
@@ -137,14 +143,14 @@ class Detector:
     ) -> list[Detections]:
         outputs = self._session(self._device.turned(batch, quarters) if quarters else batch)
         if len(frames) == 1:  # some networks' outputs have no entry per picture
-            return [self._read(outputs, view, frames[0].size, quarters)]
+            return [self._read(outputs, view, frames[0], quarters)]
         return [
-            self._read([level[at : at + 1] for level in outputs], view, frame.size, quarters)
+            self._read([level[at : at + 1] for level in outputs], view, frame, quarters)
             for at, frame in enumerate(frames)
         ]
 
     def _read(
-        self, outputs: Sequence[NDArray[np.float32]], view: Letterbox, size: Size, quarters: int = 0
+        self, outputs: Sequence[NDArray[np.float32]], view: Letterbox, frame: Frame, quarters: int = 0
     ) -> Detections:
         seen = Size(view.size.height, view.size.width) if quarters % 2 else view.size
         found = self._decode(outputs, self.spec, self._lowest, seen)
@@ -153,14 +159,15 @@ class Detector:
             return found
         if self.spec.votes:
             found = vote(found, self.spec.votes, NMS_IOU)
-            found = found.take(found.scores > self._least[found.labels])
+        upright = geometry.turn(found.boxes, seen.width, seen.height, -quarters)
+        boxes = geometry.clip(view.frame_from_view(upright), frame.size.width, frame.size.height)
+        found = Detections(boxes, found.scores, found.labels)
+        if self._second is not None:
+            found = self._second(frame, found, view.scale, quarters)
+        found = found.take(found.scores > self._least[found.labels])
         if quarters:
             found = replace(found, scores=found.scores * np.float32(TURNED_SHARE))
-        if not self._same_for_all_sizes:
-            found = _levelled(found, self.spec)
-        upright = geometry.turn(found.boxes, seen.width, seen.height, -quarters)
-        boxes = geometry.clip(view.frame_from_view(upright), size.width, size.height)
-        return Detections(boxes, found.scores, found.labels)
+        return found if self._same_for_all_sizes else _levelled(found, self.spec, view.scale)
 
 
 def _check_numbers(outputs: Sequence[NDArray[np.float32]], found: Detections, spec: ModelSpec) -> None:
@@ -171,13 +178,14 @@ def _check_numbers(outputs: Sequence[NDArray[np.float32]], found: Detections, sp
         raise ModelError(f'"{spec.name}" answered with what are no numbers: check the model: {spec.weights}')
 
 
-def _levelled(found: Detections, spec: ModelSpec) -> Detections:
-    """Boxes in pixels of the network's input, with scores that mean the same whatever their size.
+def _levelled(found: Detections, spec: ModelSpec, scale: float) -> Detections:
+    """Scores that mean the same whatever a box's size; `scale` is input pixels per frame pixel.
 
     See Note [Large boxes].
     """
     least = np.array([spec.thresholds.get(label, np.inf) for label in Label], np.float32)[found.labels]
-    needed = spec.needed(found.labels, np.sqrt(geometry.area(found.boxes)))
+    sides = np.sqrt(geometry.area(found.boxes)) * np.float32(scale)
+    needed = spec.needed(found.labels, sides)
     return replace(found, scores=(found.scores * np.minimum(1, least / needed)).astype(np.float32))
 
 

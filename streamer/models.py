@@ -10,9 +10,10 @@ import os
 import tomllib
 import urllib.error
 import urllib.request
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from streamer.errors import ConfigError, ModelError
 _LABELS = {"face": Label.FACE, "plate": Label.PLATE}
 _LARGEST = 1 << 29  # bytes that a download may have
 _FETCH_TIMEOUT_S = 60.0
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class ModelSpec:
         0  # cells that mark an object, if its score is to count what they agree on; 0: they do not vote
     )
 
+    second: "Second | None" = None  # what looks again at its boxes
+
     def needed(self, labels: NDArray[np.uint8], sides: NDArray[np.float32]) -> NDArray[np.float32]:
         """The score (n,) from which boxes count, of `labels` (n,) and `sides` (n,): root of the area, input pixels."""
         least = np.array([self.thresholds.get(label, np.inf) for label in Label], np.float32)[labels]
@@ -69,6 +73,16 @@ class ModelSpec:
             more = least + (large.score - least) * np.clip(grown, 0, 1)
             least = np.where(ours, more, least).astype(np.float32)
         return least
+
+
+@dataclass(frozen=True, slots=True)
+class Second:
+    """A network of the second stage: see Note [Second stage] in second.py."""
+
+    spec: ModelSpec  # its weights and its input; `labels` are those of its outputs, in the order of Label
+    least: float  # the detector's score from which it looks
+    context: dict[Label, float]  # side of a crop by the longest side of the box
+    prior: dict[Label, tuple[float, float]]  # weights of the first score's log-odds, and of the size
 
 
 def folder() -> Path:
@@ -110,10 +124,18 @@ def find(name: str) -> ModelSpec:
     accepted, the file is missing, or its SHA-256 is another.
     """
     entry = _entry(name)
+    if "context" in entry:
+        raise ConfigError(f'"{name}" is the second stage of other detectors: it finds nothing by itself')
     if "decoder" not in entry:
         raise ModelError(
             f'"{name}" cannot be run: {entry.get("note", "its manifest entry names no decoder")}'
         )
+    second = _second(str(entry["second"])) if "second" in entry else None
+    return replace(_checked(name, entry, _spec), second=second)
+
+
+def _checked(name: str, entry: dict[str, Any], made: Callable[[str, dict[str, Any], Path], _Made]) -> _Made:
+    """What `made` makes of an entry whose weights are there and unaltered."""
     weights = _weights(name, entry)
     try:
         found = hashlib.sha256(weights.read_bytes()).hexdigest()
@@ -122,7 +144,7 @@ def find(name: str) -> ModelSpec:
     if found != entry["sha256"]:
         raise ModelError(f'the weights of "{name}" are damaged or altered; install them again: {weights}')
     try:
-        return _spec(name, entry, weights)
+        return made(name, entry, weights)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f'the manifest entry of "{name}" lacks or misstates {error}') from error
 
@@ -225,6 +247,25 @@ def _spec(name: str, entry: dict[str, Any], weights: Path) -> ModelSpec:
             _LABELS[kind]: Large(float(small), float(side), float(score))
             for kind, (small, side, score) in entry.get("large", {}).items()
         },
+    )
+
+
+def _second(name: str) -> Second:
+    return _checked(name, _entry(name), _second_of)
+
+
+def _second_of(name: str, entry: dict[str, Any], weights: Path) -> Second:
+    labels = tuple(_LABELS[kind] for kind in entry["classes"])
+    if labels != tuple(Label):
+        raise ValueError("classes: a second stage knows all of them, in this order: face, plate")
+    spec = ModelSpec(
+        name, weights, entry["sha256"], "second", labels, {}, stride=1, side=int(entry["input"]["fixed_side"])
+    )
+    return Second(
+        spec,
+        least=float(entry["least"]),
+        context={_LABELS[kind]: float(share) for kind, share in entry["context"].items()},
+        prior={_LABELS[kind]: (float(score), float(size)) for kind, (score, size) in entry["prior"].items()},
     )
 
 

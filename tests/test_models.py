@@ -69,7 +69,9 @@ def test_every_entry_is_well_formed(name: str, entry: dict[str, Any]) -> None:
     assert re.fullmatch("[0-9a-f]{64}", entry.get("sha256", "0" * 64))
     assert entry.get("url", "https://").startswith("https://")
     assert "sha256" in entry or "url" not in entry, "what has no known hash must not be fetched"
-    if "decoder" in entry:
+    if "context" in entry:
+        assert set(entry["context"]) == set(entry["prior"]) == set(entry["classes"])
+    elif "decoder" in entry:
         assert entry["decoder"] in DECODERS
         assert set(entry["thresholds"]) == set(entry["classes"])
     else:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streamer import models
-from streamer.errors import ModelError
+from streamer.errors import ConfigError, ModelError
 
 app = typer.Typer(help="List detectors, or fetch one.", invoke_without_command=True)
 
@@ -22,7 +22,7 @@ def show(context: typer.Context) -> None:
         try:
             models.find(name)
             state = "ready"
-        except ModelError as error:
+        except (ModelError, ConfigError) as error:
             state = str(error)
         table.add_row(name, ", ".join(dict.fromkeys(entry.get("classes", ()))), entry["licence"], state)
     Console(soft_wrap=True).print(table)

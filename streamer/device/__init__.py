@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from streamer.config import DetectPolicy, Style
 from streamer.device import cuda_driver, cuda_probe, cuda_trt
-from streamer.device.base import SOLID_CHROMA, SOLID_LUMA, Device, letterbox
+from streamer.device.base import SOLID_CHROMA, SOLID_LUMA, Device, Tensor, crop_letterbox, letterbox
 from streamer.device.cpu import CpuDevice
 from streamer.device.cuda import CudaDevice
 from streamer.device.cuda_driver import Driver
@@ -139,9 +139,23 @@ def _prove_network(device: Device, spec: ModelSpec, side: int) -> None:
         raise DeviceError("it shows the network another picture than the CPU")
     if not np.array_equal(np.asarray(device.turned(view, 1), np.float32), np.rot90(seen, 1, (2, 3))):
         raise DeviceError("it turns pictures otherwise than the CPU")
-    side = spec.side or side
-    ours = device.load(spec, side)(view)
-    wanted = CpuDevice().load(spec, side)(seen)
+    _prove_answers(device, spec, spec.side or side, view)
+    if spec.second is not None:
+        _prove_second(device, spec.second.spec, frame)
+
+
+def _prove_second(device: Device, spec: ModelSpec, frame: Frame) -> None:
+    side = spec.side or 0
+    boxes = [crop_letterbox(middle, 60, frame.planes_size, side) for middle in ((65, 47), (8, 90))]
+    crops = device.crops(frame, boxes, spec)
+    if not _is_near(np.asarray(crops, np.float32), CpuDevice().crops(frame, boxes, spec)):
+        raise DeviceError("it cuts other parts out of pictures than the CPU")
+    _prove_answers(device, spec, side, crops)
+
+
+def _prove_answers(device: Device, spec: ModelSpec, side: int, shown: Tensor) -> None:
+    ours = device.load(spec, side)(shown)
+    wanted = CpuDevice().load(spec, side)(np.asarray(shown, np.float32))
     if [level.shape for level in ours] != [level.shape for level in wanted]:
         raise DeviceError(f"{spec.name} has other outputs there than on the CPU")
     if not all(_is_near(level, reference) for level, reference in zip(ours, wanted, strict=True)):

@@ -50,6 +50,18 @@ def part_letterbox(window: tuple[int, int, int, int], side: int, stride: int = 3
     return Letterbox(Size(*sides), scale, window)
 
 
+def crop_letterbox(middle: tuple[float, float], span: float, size: Size, side: int) -> Letterbox:
+    """The view of a square of about `span` frame pixels, `side` pixels wide: even, and clipped to the picture.
+
+    What lies outside is grey at the right and below, whichever side of the picture it is.
+    """
+    length = max(8, 2 * round(span / 2))
+    left, top = (2 * round((at - length / 2) / 2) for at in middle)
+    x0, y0 = (min(max(0, start), limit - 2) for start, limit in ((left, size.width), (top, size.height)))
+    x1, y1 = max(x0 + 2, min(left + length, size.width)), max(y0 + 2, min(top + length, size.height))
+    return Letterbox(Size(side, side), side / length, (x0, y0, x1, y1))
+
+
 def shown_size(box: Letterbox) -> tuple[int, int]:
     """Width and height that the window takes up in the view."""
     x0, y0, x1, y1 = box.window
@@ -136,6 +148,9 @@ class Device(Protocol):
 
     def views(self, frames: Sequence[Frame], box: Letterbox, spec: ModelSpec) -> Tensor:
         """One input (b, 3, h, w) float32 made of frames of equal size and colour."""
+
+    def crops(self, frame: Frame, boxes: Sequence[Letterbox], spec: ModelSpec) -> Tensor:
+        """Parts of one frame as one input (b, 3, h, w) float32; all `boxes` have one size."""
 
     def turned(self, views: Tensor, quarters: int) -> Tensor:
         """Views (b, 3, h, w) turned by 1 to 3 quarters, counterclockwise as by `np.rot90`; a copy."""

@@ -44,24 +44,21 @@ class CpuDevice:
         Planes are halved by means of 2 x 2 while the scale allows, then interpolated linearly; samples are
         rounded to 8 bits after each step, as they are in `kernels/view.cu`.
         """
-        x0, y0, x1, y1 = box.window
-        width, height = shown_size(box)
-        luma = _scaled(frame.luma[y0:y1, x0:x1], width, height)
-        chroma = _scaled(frame.chroma[y0 // 2 : y1 // 2, x0 // 2 : x1 // 2], width, height)
-        picture = cv2.transform(_merged(luma, chroma), yuv_to_bgr(frame.color))
         tensor = self._inputs.take((1, 3, box.size.height, box.size.width))
-        tensor[:, :, height:] = tensor[:, :, :, width:] = GREY * spec.scale + spec.offset
-        for plane, channel in zip(cv2.split(picture), (2, 1, 0) if spec.rgb else (0, 1, 2), strict=True):
-            part = tensor[0, channel, :height, :width]
-            part[:] = plane
-            if spec.scale != 1 or spec.offset:
-                part *= np.float32(spec.scale)
-                part += np.float32(spec.offset)
+        _fill(tensor[0], frame, box, spec)
         return tensor
 
     def views(self, frames: Sequence[Frame], box: Letterbox, spec: ModelSpec) -> Tensor:
         """The inputs of several frames, one behind the other."""
         return np.concatenate([self.view(frame, box, spec) for frame in frames])
+
+    def crops(self, frame: Frame, boxes: Sequence[Letterbox], spec: ModelSpec) -> Tensor:
+        """Each made as `view` makes one."""
+        height, width = boxes[0].size.height, boxes[0].size.width
+        tensor = np.empty((len(boxes), 3, height, width), np.float32)
+        for part, box in zip(tensor, boxes, strict=True):
+            _fill(part, frame, box, spec)
+        return tensor
 
     def turned(self, views: Tensor, quarters: int) -> Tensor:
         """A contiguous copy of the views, turned."""
@@ -134,6 +131,21 @@ class OnnxSession:
             return list(self._session.run(None, {self._input: batch}))
         except Exception as error:  # ONNX Runtime's errors have no base class
             raise ModelError(f"the network failed: {str(error).splitlines()[0]}") from error
+
+
+def _fill(tensor: NDArray[np.float32], frame: Frame, box: Letterbox, spec: ModelSpec) -> None:  # (3, h, w)
+    x0, y0, x1, y1 = box.window
+    width, height = shown_size(box)
+    luma = _scaled(frame.luma[y0:y1, x0:x1], width, height)
+    chroma = _scaled(frame.chroma[y0 // 2 : y1 // 2, x0 // 2 : x1 // 2], width, height)
+    picture = cv2.transform(_merged(luma, chroma), yuv_to_bgr(frame.color))
+    tensor[:, height:] = tensor[:, :, width:] = GREY * spec.scale + spec.offset
+    for plane, channel in zip(cv2.split(picture), (2, 1, 0) if spec.rgb else (0, 1, 2), strict=True):
+        part = tensor[channel, :height, :width]
+        part[:] = plane
+        if spec.scale != 1 or spec.offset:
+            part *= np.float32(spec.scale)
+            part += np.float32(spec.offset)
 
 
 def _scaled(plane: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:

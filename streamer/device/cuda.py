@@ -40,7 +40,7 @@ from streamer.device.cuda_memory import (
 )
 from streamer.device.dlpack import CUDA, CUDA_MANAGED, shared
 from streamer.errors import DeviceError, RedactionError
-from streamer.frame import Frame, Plane
+from streamer.frame import Color, Frame, Plane, Size
 from streamer.masking import MaskPlan
 from streamer.models import ModelSpec
 
@@ -125,28 +125,44 @@ class CudaDevice:
         """One input (b, 3, h, w) made of frames of equal size and colour, in one launch that may still be under way."""
         with self.driver.current():
             planes = [self._planes(frame) for frame in frames]
-            sources = np.zeros(len(frames), layout.SOURCE)
-            x0, y0, x1, y1 = box.window
-            for row, each in zip(sources, planes, strict=True):
-                row["luma"] = each.luma.address + y0 * each.luma.pitch + x0
-                row["chroma"] = each.chroma.address + y0 // 2 * each.chroma.pitch + x0
-                row["luma_pitch"], row["chroma_pitch"] = each.luma.pitch, each.chroma.pitch
-            table = self._sent(sources)
-            kind = np.dtype(np.float16 if self._half else np.float32)
-            tensor = DeviceTensor(self.pool, (len(frames), 3, box.size.height, box.size.width), kind)
-            width, height = shown_size(box)
-            args = np.zeros(1, layout.VIEW_ARGS)[0]
-            args["sources"], args["tensor"] = table.address, tensor.address
-            args["luma"] = halvings(x1 - x0, y1 - y0, width, height)
-            args["chroma"] = halvings((x1 - x0) // 2, (y1 - y0) // 2, width, height)
-            args["shown_width"], args["shown_height"] = width, height
-            args["width"], args["height"] = box.size.width, box.size.height
-            args["rgb"], args["scale"], args["offset"] = spec.rgb, spec.scale, spec.offset
-            args["grey"] = GREY * spec.scale + spec.offset
-            args["matrix"] = yuv_to_bgr(frames[0].color).reshape(-1)
-            grid = _grid(box.size.width, box.size.height, _VIEW, len(frames))
-            self.driver.launch("view_f16" if self._half else "view_f32", grid, (*_VIEW, 1), args)
+            table = self._sent(_sources(planes, [box.window] * len(frames)))
+            tensor = self._tensor(len(frames), box.size)
+            self._show(table.address, tensor.address, len(frames), box, frames[0].color, spec)
             return tensor  # what is started next waits for it, and so does whoever gets the table's memory
+
+    def crops(self, frame: Frame, boxes: Sequence[Letterbox], spec: ModelSpec) -> DeviceTensor:
+        """Parts of one frame (b, 3, h, w), a launch for each, which may still be under way."""
+        with self.driver.current():
+            planes = self._planes(frame)
+            table = self._sent(_sources([planes] * len(boxes), [box.window for box in boxes]))
+            tensor = self._tensor(len(boxes), boxes[0].size)
+            each = tensor.dtype.itemsize * 3 * boxes[0].size.width * boxes[0].size.height
+            for at, box in enumerate(boxes):
+                source = table.address + at * layout.SOURCE.itemsize
+                self._show(source, tensor.address + at * each, 1, box, frame.color, spec)
+            return tensor
+
+    def _tensor(self, count: int, size: Size) -> DeviceTensor:
+        kind = np.dtype(np.float16 if self._half else np.float32)
+        return DeviceTensor(self.pool, (count, 3, size.height, size.width), kind)
+
+    def _show(
+        self, sources: int, tensor: int, count: int, box: Letterbox, color: Color, spec: ModelSpec
+    ) -> None:
+        """Launch the kernel for the same part of `count` sources; the addresses are those of the GPU."""
+        x0, y0, x1, y1 = box.window
+        width, height = shown_size(box)
+        args = np.zeros(1, layout.VIEW_ARGS)[0]
+        args["sources"], args["tensor"] = sources, tensor
+        args["luma"] = halvings(x1 - x0, y1 - y0, width, height)
+        args["chroma"] = halvings((x1 - x0) // 2, (y1 - y0) // 2, width, height)
+        args["shown_width"], args["shown_height"] = width, height
+        args["width"], args["height"] = box.size.width, box.size.height
+        args["rgb"], args["scale"], args["offset"] = spec.rgb, spec.scale, spec.offset
+        args["grey"] = GREY * spec.scale + spec.offset
+        args["matrix"] = yuv_to_bgr(color).reshape(-1)
+        grid = _grid(box.size.width, box.size.height, _VIEW, count)
+        self.driver.launch("view_f16" if self._half else "view_f32", grid, (*_VIEW, 1), args)
 
     def turned(self, views: DeviceTensor, quarters: int) -> DeviceTensor:
         """The views turned on the GPU, in one launch that may still be under way."""
@@ -314,6 +330,15 @@ def _surfaces(
     if tables is not None:
         surfaces["first_region"], surfaces["regions"] = tables.first_region, tables.counts
     return surfaces
+
+
+def _sources(planes: Sequence[_Planes], windows: Sequence[tuple[int, int, int, int]]) -> NDArray[np.void]:
+    sources = np.zeros(len(planes), layout.SOURCE)
+    for row, each, (x0, y0, _, _) in zip(sources, planes, windows, strict=True):
+        row["luma"] = each.luma.address + y0 * each.luma.pitch + x0
+        row["chroma"] = each.chroma.address + y0 // 2 * each.chroma.pitch + x0
+        row["luma_pitch"], row["chroma_pitch"] = each.luma.pitch, each.chroma.pitch
+    return sources
 
 
 def _grid(width: int, height: int, block: tuple[int, int], layers: int) -> tuple[int, int, int]:

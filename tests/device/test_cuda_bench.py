@@ -74,7 +74,7 @@ def machine(shim_library, monkeypatch) -> ShimDriver:
     monkeypatch.setattr(
         cuda_trt,
         "load",
-        lambda driver, pool, spec, side, precision: cuda_trt.TensorRtSession(driver, pool, OnnxEngine()),
+        lambda driver, pool, spec, side, precision: cuda_trt.TensorRtSession(driver, pool, OnnxEngine(spec)),
     )
     return driver
 

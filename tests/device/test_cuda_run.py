@@ -30,7 +30,7 @@ def driver(shim_library, monkeypatch) -> ShimDriver:
         cuda_trt,
         "load",
         lambda driver, pool, spec, side, precision: (
-            driver.launches.append(precision) or cuda_trt.TensorRtSession(driver, pool, OnnxEngine())
+            driver.launches.append(precision) or cuda_trt.TensorRtSession(driver, pool, OnnxEngine(spec))
         ),
     )
     return driver

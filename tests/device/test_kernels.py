@@ -11,7 +11,7 @@ from streamer import models
 from streamer.config import MaskPolicy, Style
 from streamer.detection import Label
 from streamer.device import cuda_layout
-from streamer.device.base import letterbox, part_letterbox
+from streamer.device.base import crop_letterbox, letterbox, part_letterbox
 from streamer.device.cpu import CpuDevice
 from streamer.device.cuda import CudaDevice
 from streamer.device.cuda_memory import DevicePlane, Pool
@@ -242,6 +242,30 @@ def test_a_batch_of_views_and_a_part(shim_library) -> None:
     batch = np.asarray(device.views([on_device(device, frame) for frame in frames], box, spec))
     for ours, frame in zip(batch, frames, strict=True):
         assert np.abs(ours - CPU.view(frame, box, spec)[0]).max() <= 5 / 255
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_crops_are_those_of_the_cpu(shim_library, half) -> None:
+    """Of all sizes, at every border, in one batch that is written a part at a time."""
+    device, spec = CudaDevice(ShimDriver(shim_library), no_network, half=half), models.find("fast")
+    frame = noise(Size(201, 119))
+    places = [
+        ((100, 60), 64),
+        ((3, 2), 40),
+        ((199, 117), 30),
+        ((100, 60), 700),
+        ((60, 1), 9),
+        ((200, 60), 128),
+    ]
+    boxes = [crop_letterbox(middle, span, frame.planes_size, 64) for middle, span in places]
+    ours = np.asarray(device.crops(on_device(device, frame), boxes, spec)).astype(np.float32)
+    wanted = CPU.crops(frame, boxes, spec)
+    assert ours.shape == (len(places), 3, 64, 64)
+    assert np.abs(ours - wanted).max() <= 5
+    assert all(
+        (np.abs(part - CPU.view(frame, box, spec)[0]) == 0).all()
+        for part, box in zip(wanted, boxes, strict=True)
+    )
 
 
 def test_half_precision_views(shim_library) -> None:
