@@ -44,8 +44,19 @@ class CpuDevice:
         Planes are halved by means of 2 x 2 while the scale allows, then interpolated linearly; samples are
         rounded to 8 bits after each step, as they are in `kernels/view.cu`.
         """
+        x0, y0, x1, y1 = box.window
+        width, height = shown_size(box)
+        luma = _scaled(frame.luma[y0:y1, x0:x1], width, height)
+        chroma = _scaled(frame.chroma[y0 // 2 : y1 // 2, x0 // 2 : x1 // 2], width, height)
+        picture = cv2.transform(_merged(luma, chroma), yuv_to_bgr(frame.color))
         tensor = self._inputs.take((1, 3, box.size.height, box.size.width))
-        _fill(tensor[0], frame, box, spec)
+        _fill_grey(tensor[0], width, height, spec)
+        for plane, channel in zip(cv2.split(picture), (2, 1, 0) if spec.rgb else (0, 1, 2), strict=True):
+            part = tensor[0, channel, :height, :width]
+            part[:] = plane
+            if spec.scale != 1 or spec.offset:
+                part *= np.float32(spec.scale)
+                part += np.float32(spec.offset)
         return tensor
 
     def views(self, frames: Sequence[Frame], box: Letterbox, spec: ModelSpec) -> Tensor:
@@ -53,11 +64,22 @@ class CpuDevice:
         return np.concatenate([self.view(frame, box, spec) for frame in frames])
 
     def crops(self, frame: Frame, boxes: Sequence[Letterbox], spec: ModelSpec) -> Tensor:
-        """Each made as `view` makes one."""
-        height, width = boxes[0].size.height, boxes[0].size.width
-        tensor = np.empty((len(boxes), 3, height, width), np.float32)
-        for part, box in zip(tensor, boxes, strict=True):
-            _fill(part, frame, box, spec)
+        """Each made as `view` makes one, colours of all in one go."""
+        size, count = boxes[0].size, len(boxes)
+        luma = np.zeros((count, size.height, size.width), np.uint8)
+        chroma = np.zeros((count, size.height, size.width, 2), np.uint8)
+        shown = [shown_size(box) for box in boxes]
+        for at, (box, (width, height)) in enumerate(zip(boxes, shown, strict=True)):
+            x0, y0, x1, y1 = box.window
+            luma[at, :height, :width] = _scaled(frame.luma[y0:y1, x0:x1], width, height)
+            part = frame.chroma[y0 // 2 : y1 // 2, x0 // 2 : x1 // 2]
+            chroma[at, :height, :width] = _scaled(part, width, height)
+        rows = _merged(luma.reshape(-1, size.width), chroma.reshape(-1, size.width, 2))
+        tensor = np.empty((count, 3, size.height, size.width), np.float32)
+        pictures = np.asarray(cv2.transform(rows, yuv_to_bgr(frame.color)), np.uint8)
+        _put(tensor, pictures.reshape(count, size.height, size.width, 3), spec)
+        for part, (width, height) in zip(tensor, shown, strict=True):
+            _fill_grey(part, width, height, spec)
         return tensor
 
     def turned(self, views: Tensor, quarters: int) -> Tensor:
@@ -133,19 +155,19 @@ class OnnxSession:
             raise ModelError(f"the network failed: {str(error).splitlines()[0]}") from error
 
 
-def _fill(tensor: NDArray[np.float32], frame: Frame, box: Letterbox, spec: ModelSpec) -> None:  # (3, h, w)
-    x0, y0, x1, y1 = box.window
-    width, height = shown_size(box)
-    luma = _scaled(frame.luma[y0:y1, x0:x1], width, height)
-    chroma = _scaled(frame.chroma[y0 // 2 : y1 // 2, x0 // 2 : x1 // 2], width, height)
-    picture = cv2.transform(_merged(luma, chroma), yuv_to_bgr(frame.color))
-    tensor[:, height:] = tensor[:, :, width:] = GREY * spec.scale + spec.offset
-    for plane, channel in zip(cv2.split(picture), (2, 1, 0) if spec.rgb else (0, 1, 2), strict=True):
-        part = tensor[channel, :height, :width]
-        part[:] = plane
+def _put(tensor: NDArray[np.float32], pictures: NDArray[np.uint8], spec: ModelSpec) -> None:
+    """BGR pictures (n, h, w, 3) into a tensor (n, 3, h, w), as the network wants its samples."""
+    for channel in range(3):
+        plane = tensor[:, 2 - channel if spec.rgb else channel]
+        plane[:] = pictures[..., channel]
         if spec.scale != 1 or spec.offset:
-            part *= np.float32(spec.scale)
-            part += np.float32(spec.offset)
+            plane *= np.float32(spec.scale)
+            plane += np.float32(spec.offset)
+
+
+def _fill_grey(view: NDArray[np.float32], width: int, height: int, spec: ModelSpec) -> None:
+    """What a view (3, h, w) holds outside of (width, height)."""
+    view[:, height:] = view[:, :, width:] = GREY * spec.scale + spec.offset
 
 
 def _scaled(plane: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
