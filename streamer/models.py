@@ -59,6 +59,7 @@ class ModelSpec:
     votes: int = (
         0  # cells that mark an object, if its score is to count what they agree on; 0: they do not vote
     )
+    second: object | None = None  # the second stage that looks again at what it marks; None: it has none
 
     second: "Second | None" = None  # what looks again at its boxes
 

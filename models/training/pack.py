@@ -33,6 +33,7 @@ class Picture:
     width: int
     boxes: Boxes
     ignored: Boxes  # neither object nor background
+    labelled: frozenset[int]  # classes of which every object has a box of its own, tight, made by people
 
 
 class Pack:
@@ -69,6 +70,11 @@ def _picture(row: dict[str, Any]) -> Picture:
         width=row["width"],
         boxes=np.array(boxes, np.float32).reshape(-1, 5),
         ignored=np.array(ignored, np.float32).reshape(-1, 5),
+        labelled=frozenset(
+            kind
+            for kind, name in enumerate(CLASSES)
+            if name in row["labelled"] and not (kind == 0 and row["source"] in LOOSE_FACES)
+        ),
     )
 
 
