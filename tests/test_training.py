@@ -37,7 +37,7 @@ from models.training.teacher import Lesson  # noqa: E402
 from streamer import resources  # noqa: E402
 
 
-def _draw(folder: Path, count: int) -> None:
+def draw_pictures(folder: Path, count: int) -> None:
     """`count` grey pictures, each with a face and a plate, in the format of the data folder."""
     rng = np.random.default_rng(1)
     rows = []
@@ -63,7 +63,7 @@ def _draw(folder: Path, count: int) -> None:
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = tmp_path_factory.mktemp("data")
-    _draw(data, 6)
+    draw_pictures(data, 6)
     pack(data, data / "pack", workers=1)
     return data / "pack"
 
