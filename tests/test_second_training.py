@@ -163,15 +163,10 @@ def test_a_target_is_the_inverse_of_the_decoding() -> None:
     for label, box in ((0, (3, 5, 60, 80)), (1, (200, 150, 290, 180))):
         marked, real = np.array(box, np.float32), np.array(box, np.float32) + np.float32([2, -3, 5, 1])
         one = close_ups.close_up(image, marked, label)
-        dx, dy, across, down = one.target(real).tolist()
-        context = close_ups.CONTEXT[label]
-        side = max(box[2] - box[0], box[3] - box[1]) * context
+        side = max(box[2] - box[0], box[3] - box[1]) * close_ups.CONTEXT[label]
         view = close_ups.window(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), side, Size(300, 200))
-        unit = 64 / context
-        x, y, width, height = 32 + dx * unit, 32 + dy * unit, np.exp(across) * unit, np.exp(down) * unit
-        corners = [[x - width / 2, y - height / 2, x + width / 2, y + height / 2]]
-        decoded = view.frame_from_view(np.array(corners, np.float32))
-        assert decoded[0] == pytest.approx(real, abs=1e-3)
+        corners = close_ups.decoded(one.target(real), label)[None].astype(np.float32)
+        assert view.frame_from_view(corners)[0] == pytest.approx(real, abs=1e-3)
 
 
 def test_targets_follow_the_pixels_however_a_close_up_is_cut() -> None:
@@ -181,14 +176,30 @@ def test_targets_follow_the_pixels_however_a_close_up_is_cut() -> None:
     kinds = set()
     for _ in range(60):
         one = close_ups.close_up(image, plate + np.float32([4, -3, 9, 2]), 1, rng)
-        dx, dy, across, down = one.target(plate)
-        unit = 64 / close_ups.CONTEXT[1]
+        x0, y0, x1, y1 = close_ups.decoded(one.target(plate), 1)
         rows, columns = (one.image[..., 0] > 172).nonzero()
-        assert columns.mean() + 0.5 == pytest.approx(32 + dx * unit, abs=0.6)
-        assert rows.mean() + 0.5 == pytest.approx(32 + dy * unit, abs=0.6)
-        assert len(rows) == pytest.approx(np.exp(across + down) * unit**2, rel=0.12)
+        assert columns.mean() + 0.5 == pytest.approx((x0 + x1) / 2, abs=0.6)
+        assert rows.mean() + 0.5 == pytest.approx((y0 + y1) / 2, abs=0.6)
+        assert len(rows) == pytest.approx((x1 - x0) * (y1 - y0), rel=0.12)
         kinds.add((one.mirrored, one.angle != 0))
     assert len(kinds) == 4
+
+
+def test_sure_faces_may_wear_something(
+    packed: Path, found: Candidates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(close_ups, "worsened", lambda image, _: image.astype(np.float32))
+    faces, shown = close_ups.Batches(packed, _of(found, found.labels == 0), 3, 1), []
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(close_ups, "DISGUISED", share)
+        shown.append([faces[step] for step in range(12)])
+    changed = 0
+    for plain, dressed in zip(*shown, strict=True):
+        assert torch.equal(plain.boxes, dressed.boxes)
+        differs = not torch.equal(plain.images, dressed.images)
+        assert not differs or float(plain.targets) > close_ups.SURE
+        changed += differs
+    assert changed > 5
 
 
 def test_worse_pictures_stay_pictures() -> None:
@@ -256,6 +267,8 @@ def test_it_starts_as_the_detector_that_ships() -> None:
     assert {name.split(".")[0] for name in learned} == {"net", "r", "fc", "out", "box", "w"}
     logits, _ = stage.eval()(picture, torch.tensor([[1.0, 5.0], [-2.0, 7.0]]))
     assert logits.tolist() == [[1, 1], [-2, -2]]  # nothing but what the detector thought
+    with pytest.raises(ValueError, match="accurate"):
+        second_network.load(resources.path("models/training/accurate.pt"))
 
 
 def test_a_state_or_a_checkpoint_is_exported_as_it_is(

@@ -30,6 +30,7 @@ from .network import CLASSES
 from .pack import Pack, Picture
 
 SCORE = 0.045  # least score of a candidate
+VOTING = SCORE / 2  # least score of a box that has a vote on candidates
 MOST = 120  # of a picture and look
 NONE_IOU, SAME_IOU = (
     0.3,
@@ -114,7 +115,7 @@ def judged(number: int, picture: Picture, found: Detections, scale: float) -> Ca
 @lru_cache(maxsize=len(LOOKS))
 def _detector(look: Look) -> Detector:
     cv2.setNumThreads(1)  # the processes are the parallelism
-    policy = DetectPolicy(model=look.model, side=look.side, threshold=SCORE / LOW_SHARE)
+    policy = DetectPolicy(model=look.model, side=look.side, threshold=VOTING / LOW_SHARE)
     first = replace(models.find(look.model), second=None)
     return Detector(first, CpuDevice(), policy, Hide.EVERYTHING)
 
@@ -130,6 +131,7 @@ def _looked(task: tuple[Path, Look, int]) -> Candidates:
     pack = _pack(folder)
     picture = pack.pictures[number]
     found = _detector(look)(frame_of(np.ascontiguousarray(pack.image(picture)[:, :, ::-1])))
+    found = found.take(found.scores >= SCORE)
     found = found.take(np.argsort(-found.scores, kind="stable")[:MOST])
     scale = letterbox(Size(picture.width, picture.height), look.side).scale
     return judged(number, picture, found, scale)
@@ -151,7 +153,7 @@ def candidates(
     """
     index = hashlib.sha256((folder / "index.json").read_bytes()).hexdigest()
     weights = [models.find(look.model).sha256 for look in looks]
-    origin = json.dumps([index, weights, [astuple(look) for look in looks], every, SCORE, MOST])
+    origin = json.dumps([index, weights, [astuple(look) for look in looks], every, SCORE, VOTING, MOST])
     if file.exists():
         with np.load(file) as kept:
             if str(kept["origin"]) == origin:

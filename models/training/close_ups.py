@@ -22,7 +22,9 @@ from streamer.device.base import GREY, Letterbox, halvings, shown_size
 from streamer.frame import Size
 
 from .candidates import Candidates
+from .disguise import dress
 from .pack import Image, Pack
+from .paste import FACE
 
 SIDE = 64  # px of a close-up
 CONTEXT = (1.8, 1.45)  # window's side by the box's longest side: face, plate
@@ -30,8 +32,10 @@ LEAST_SIDE = 8  # px of a window
 SHARES = ((0.38, 0.27), (0.2, 0.15))  # of the samples: face, plate; mistakes, objects
 MOVED = 0.04  # of the window's side, at most, along each axis
 SCALED = 0.1  # logarithm, at most
+SURE = 0.8  # target from which a face may be disguised
 EXACT = 0.2  # cut about the exact centre
 TURNED, TURN = 0.5, 6.0  # of the exact ones; degrees, standard deviation
+DISGUISED, DISGUISED_LEAST = 0.14, 14.0  # faces that wear something; px of a close-up, shortest side
 SMALL, SMALL_SIDE = 0.35, (12, 40)  # reduced to so many pixels and enlarged again
 JPEG, JPEG_QUALITY = 0.15, (25, 80)
 LIGHT, CONTRAST, BRIGHTNESS = 0.5, (0.6, 1.4), 30.0
@@ -74,6 +78,13 @@ class CloseUp:
         dx, dy = dx * cosine - dy * sine, dx * sine + dy * cosine
         sides = np.log(np.maximum([x1 - x0, y1 - y0], 1) / self.unit)
         return np.array([-dx if self.mirrored else dx, dy, *sides], np.float32)
+
+
+def decoded(target: NDArray[np.float32], label: int) -> NDArray[np.float64]:
+    """The box (x0 y0 x1 y1), in pixels of the close-up, that `dx dy log w log h` say, as the product decodes it."""
+    moves, unit = target.astype(np.float64), SIDE / CONTEXT[label]
+    centre, half = SIDE / 2 + moves[:2] * unit, np.exp(moves[2:]) * unit / 2
+    return np.concatenate([centre - half, centre + half])
 
 
 def window(centre: tuple[float, float], side: float, size: Size) -> Letterbox:
@@ -149,6 +160,12 @@ def _turned(image: Image, centre: tuple[float, float], side: float, angle: float
     return np.asarray(cv2.warpAffine(part, matrix, (SIDE, SIDE), borderValue=(GREY,) * 3), np.uint8)
 
 
+def _disguise(face: CloseUp, box: NDArray[np.float64], rng: Generator) -> None:
+    """Let some of the faces wear something; things are drawn upright, so none of those that are turned."""
+    if not face.angle and rng.random() < DISGUISED and (box[2:] - box[:2]).min() >= DISGUISED_LEAST:
+        dress(rng, face.image, box)
+
+
 def worsened(image: Image, rng: Generator) -> NDArray[np.float32]:
     """A copy as a smaller picture, a codec, other light or noise would leave it; 0..255."""
     if rng.random() < SMALL:
@@ -204,8 +221,10 @@ class Batches(Dataset[Batch]):
         for row, index in enumerate(drawn):
             picture = self._pack.image(self._pack.pictures[found.pictures[index]])
             one = close_up(picture, found.boxes[index], int(found.labels[index]), rng)
-            images[row] = worsened(one.image, rng).transpose(2, 0, 1)
             boxes[row] = one.target(found.truths[index])
+            if found.labels[index] == FACE and found.targets[index] > SURE:
+                _disguise(one, decoded(boxes[row], FACE), rng)
+            images[row] = worsened(one.image, rng).transpose(2, 0, 1)
         prior = self._prior[drawn]
         prior[:, 0] += DOUBT * rng.standard_normal(self._batch, np.float32)
         return Batch(

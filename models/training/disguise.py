@@ -31,11 +31,12 @@ def disguise(rng: Generator, image: Image, boxes: Boxes) -> Image:
         return image
     image = image.copy()
     for face in chosen[:_AT_MOST]:
-        _dress(rng, image, face[1:].astype(np.float64))
+        dress(rng, image, face[1:].astype(np.float64))
     return image
 
 
-def _dress(rng: Generator, image: Image, box: NDArray[np.float64]) -> None:
+def dress(rng: Generator, image: Image, box: NDArray[np.float64]) -> None:
+    """Let the face in `box` (x0 y0 x1 y1) wear something, in place."""
     kind = rng.random()
     if kind < 0.5:
         _mask(rng, image, box)
