@@ -104,7 +104,7 @@ class Trainer:
         logits, found = self.stage(images, batch.prior)
         scores, boxes = losses(logits, found, batch)
         self._optimizer.zero_grad()
-        (scores + boxes).backward()
+        torch.autograd.backward([scores, boxes])
         nn.utils.clip_grad_norm_(self._learned, _CLIP)
         for group in self._optimizer.param_groups:
             group["lr"] = self.settings.lr * self._rate()

@@ -71,17 +71,18 @@ def load(file: Path, dropout: float = 0.0) -> SecondStage:
     """A second stage that starts from a file of one of three kinds.
 
     A detector's checkpoint: its weights under a new head. A second stage's checkpoint (`model`, `mean`, `seen`), or
-    its bare state: that one.
+    its bare state: that one. Raises ValueError for another detector than `BASE`.
     """
     saved = torch.load(file, map_location="cpu", weights_only=True)
+    if saved.get("model", BASE) != BASE:
+        raise ValueError(f"a second stage is made of {BASE}, not of {saved['model']}: {file}")
     state = saved.get("mean", saved)
-    stage = SecondStage(networks.build(saved.get("model", BASE)), dropout)
-    if any(name.startswith("net.") for name in state):
-        stage.load_state_dict(state)
-        return stage
-    detector = networks.build(saved.get("model", BASE))
-    detector.load_state_dict(state)
-    stage.net.load_state_dict(fused(detector).state_dict())
+    detector = networks.build(BASE)
+    if not any(name.startswith("net.") for name in state):
+        detector.load_state_dict(state)
+        return SecondStage(detector, dropout)
+    stage = SecondStage(detector, dropout)
+    stage.load_state_dict(state)
     return stage
 
 
@@ -109,8 +110,8 @@ def export(stage: SecondStage, file: Path) -> str:
 
     Raises RuntimeError if ONNX Runtime and torch disagree on it; the file is then gone.
     """
-    model = Exported(stage.cpu().to(memory_format=torch.contiguous_format)).eval()
-    return write(model, file, (SIDE, SIDE), {name: {0: "batch"} for name in ("x", "score", "box")})
+    model = Exported(stage.cpu()).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return write(model.eval(), file, (SIDE, SIDE), {name: {0: "batch"} for name in ("x", "score", "box")})
 
 
 def manifest_line(stage: SecondStage) -> str:
