@@ -59,8 +59,6 @@ class ModelSpec:
     votes: int = (
         0  # cells that mark an object, if its score is to count what they agree on; 0: they do not vote
     )
-    second: object | None = None  # the second stage that looks again at what it marks; None: it has none
-
     second: "Second | None" = None  # what looks again at its boxes
 
     def needed(self, labels: NDArray[np.uint8], sides: NDArray[np.float32]) -> NDArray[np.float32]:

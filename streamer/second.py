@@ -18,7 +18,7 @@ from streamer import boxes as geometry
 from streamer import detection
 from streamer.boxes import Boxes
 from streamer.detection import Detections
-from streamer.device.base import Device, Letterbox, crop_letterbox
+from streamer.device.base import Device, Letterbox, Tensor, crop_letterbox
 from streamer.errors import ModelError
 from streamer.frame import Frame
 from streamer.models import Second
@@ -62,36 +62,33 @@ class SecondStage:
 
     def _looked(self, frame: Frame, found: Detections, scale: float, quarters: int) -> Detections:
         context = self._context[found.labels]
-        middles, sides = (
-            (found.boxes[:, :2] + found.boxes[:, 2:]) / 2,
-            found.boxes[:, 2:] - found.boxes[:, :2],
-        )
-        spans = np.maximum(sides.max(axis=1), _LEAST_PX) * context
+        middles = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
+        longest = (found.boxes[:, 2:] - found.boxes[:, :2]).max(axis=1)
+        spans = np.maximum(longest, _LEAST_PX) * context
         views = [
             crop_letterbox((float(x), float(y)), float(span), frame.planes_size, self._side)
             for (x, y), span in zip(middles, spans, strict=True)
         ]
         crops = self._device.crops(frame, views, self._second.spec)
-        odds, moves = self._session(self._device.turned(crops, quarters) if quarters else crops)[:2]
-        rows = np.arange(len(found))
-        if odds.shape != (len(found), len(self._context)) or moves.shape != (
-            *odds.shape[:1],
-            4 * odds.shape[1],
-        ):
+        odds, moves = self._answers(self._device.turned(crops, quarters) if quarters else crops, found)
+        inside = geometry.turn(self._boxes(moves, context), self._side, self._side, -quarters)
+        return Detections(_in_frame(inside, views, frame), self._scores(odds, found, scale), found.labels)
+
+    def _answers(self, crops: Tensor, found: Detections) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Log-odds (n,) and moves (n, 4) of the class that each was found as. Raises ModelError."""
+        odds, moves, *_ = self._session(crops)
+        count, kinds = len(found), len(self._context)
+        spec = self._second.spec
+        if odds.shape != (count, kinds) or moves.shape != (count, 4 * kinds):
             raise ModelError(
-                f'"{self._second.spec.name}" has other outputs than a second stage: {odds.shape}'
+                f'"{spec.name}" has other outputs than a second stage: {odds.shape}, {moves.shape}'
             )
-        if not (
-            np.isfinite(odds).all() and np.isfinite(moves).all()
-        ):  # they would compare as below every threshold
-            name = self._second.spec.name
+        if not (np.isfinite(odds).all() and np.isfinite(moves).all()):  # they would be below every threshold
             raise ModelError(
-                f'"{name}" answered with what are no numbers: check the model: {self._second.spec.weights}'
+                f'"{spec.name}" answered with what are no numbers: check the model: {spec.weights}'
             )
-        inside = self._boxes(moves.reshape(len(found), -1, 4)[rows, found.labels], context)
-        upright = geometry.turn(inside, self._side, self._side, -quarters)
-        scores = self._scores(odds[rows, found.labels], found, scale)
-        return Detections(_in_frame(upright, views, frame), scores, found.labels)
+        rows = np.arange(count)
+        return odds[rows, found.labels], moves.reshape(count, kinds, 4)[rows, found.labels]
 
     def _boxes(self, moves: NDArray[np.float32], context: NDArray[np.float32]) -> Boxes:
         """Boxes (n, 4) in crop pixels; moves (n, 4) are centre and log sides, in sides that it should have there."""
