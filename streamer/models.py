@@ -81,6 +81,7 @@ class Second:
     spec: ModelSpec  # its weights and its input; `labels` are those of its outputs, in the order of Label
     least: float  # the detector's score from which it looks
     context: dict[Label, float]  # side of a crop by the longest side of the box
+    moved: dict[Label, float]  # how far a box goes towards where the second stage sees it, 0 to 1
     prior: dict[Label, tuple[float, float]]  # weights of the first score's log-odds, and of the size
 
 
@@ -264,6 +265,7 @@ def _second_of(name: str, entry: dict[str, Any], weights: Path) -> Second:
         spec,
         least=float(entry["least"]),
         context={_LABELS[kind]: float(share) for kind, share in entry["context"].items()},
+        moved={_LABELS[kind]: float(share) for kind, share in entry["moved"].items()},
         prior={_LABELS[kind]: (float(score), float(size)) for kind, (score, size) in entry["prior"].items()},
     )
 

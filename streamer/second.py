@@ -42,6 +42,7 @@ class SecondStage:
         self._session = device.load(second.spec, self._side)
         kinds = second.spec.labels
         self._context = np.array([second.context[label] for label in kinds], np.float32)
+        self._moved = np.array([second.moved[label] for label in kinds], np.float32)
         self._prior = np.array([second.prior[label] for label in kinds], np.float32)
 
     def __call__(self, frame: Frame, found: Detections, scale: float, quarters: int = 0) -> Detections:
@@ -72,7 +73,9 @@ class SecondStage:
         crops = self._device.crops(frame, views, self._second.spec)
         odds, moves = self._answers(self._device.turned(crops, quarters) if quarters else crops, found)
         inside = geometry.turn(self._boxes(moves, context), self._side, self._side, -quarters)
-        return Detections(_in_frame(inside, views, frame), self._scores(odds, found, scale), found.labels)
+        share = self._moved[found.labels][:, None]
+        boxes = share * _in_frame(inside, views, frame) + (1 - share) * found.boxes
+        return Detections(boxes.astype(np.float32), self._scores(odds, found, scale), found.labels)
 
     def _answers(self, crops: Tensor, found: Detections) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Log-odds (n,) and moves (n, 4) of the class that each was found as. Raises ModelError."""

@@ -24,7 +24,9 @@ SIDE = 64
 NETWORK = ModelSpec(
     "second", Path("second.onnx"), "", "second", (Label.FACE, Label.PLATE), {}, stride=1, side=SIDE
 )
-SECOND = Second(NETWORK, 0.2, dict.fromkeys(Label, 2.0), dict.fromkeys(Label, (1.0, 0.0)))
+SECOND = Second(
+    NETWORK, 0.2, dict.fromkeys(Label, 2.0), dict.fromkeys(Label, 1.0), dict.fromkeys(Label, (1.0, 0.0))
+)
 DETECTOR = ModelSpec(
     "first", Path("first.onnx"), "", "yolo_end2end", (Label.FACE, Label.PLATE), dict.fromkeys(Label, 0.5),
     second=SECOND,
@@ -113,6 +115,14 @@ def test_its_boxes_lie_where_the_object_is_in_the_frame(
     refined = stage(dark_with_bright(box), found_at(*map(tuple, off.tolist())), 1.0, quarters)
     step = 2 * max(width, height) * 2 / SIDE  # two crop pixels
     assert np.abs(refined.boxes - np.array(box)).max() <= step
+
+
+def test_a_box_goes_as_far_as_the_manifest_says() -> None:
+    stage = SecondStage(
+        replace(SECOND, moved={Label.FACE: 0.25, Label.PLATE: 1.0}), Scripted(of_what_is_bright)
+    )
+    refined = stage(dark_with_bright((100, 80, 164, 144)), found_at((120, 80, 184, 144)), 1.0)
+    assert refined.boxes[0] == pytest.approx([115, 80, 179, 144], abs=1.5)
 
 
 def test_scores_are_those_of_both_looks() -> None:
