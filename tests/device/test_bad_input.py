@@ -16,7 +16,7 @@ import av
 import numpy as np
 import pytest
 
-from streamer import cli
+from streamer import cli, models
 from streamer.config import Hide, settings_from
 from streamer.device import cuda_driver, cuda_probe, cuda_trt
 from streamer.device.cuda import CudaDevice
