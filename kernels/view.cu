@@ -11,16 +11,35 @@ struct Halved {             // a plane, halved `level` times (0 to 3) by means o
     int level, width, height;
 };
 
-struct ViewArgs {
-    const Source *sources;  // one per picture of the batch
-    void *tensor;           // (batch, 3, height, width)
+struct Laid {               // how that part is laid into the tensor
     Halved luma, chroma;
     int shown_width, shown_height;  // of the picture within the tensor, at its top left
+};
+
+struct Drawn {              // what the tensor holds
     int width, height;
     int rgb;
     float scale, grey;      // of samples 0..255; what the rest of the tensor holds
     float matrix[12];       // B G R from Y Cb Cr 1
     float offset;           // added after the scale
+};
+
+struct ViewArgs {           // the same part of several frames
+    const Source *sources;  // one per picture of the batch
+    void *tensor;           // (batch, 3, height, width)
+    Laid laid;              // the same for all
+    Drawn drawn;
+};
+
+struct Crop {               // one part of a frame
+    Source source;
+    Laid laid;
+};
+
+struct CropArgs {           // several parts of one frame
+    const Crop *crops;      // one per picture of the batch
+    void *tensor;           // (batch, 3, height, width)
+    Drawn drawn;
 };
 
 // Means of 2 x 2, rounded at each level, as OpenCV's INTER_AREA makes them.
@@ -64,31 +83,44 @@ __device__ __noinline__ int scaled(const uint8_t *plane, int pitch, int lanes, H
 __device__ __forceinline__ void put(float *tensor, long long index, float value) { tensor[index] = value; }
 __device__ __forceinline__ void put(__half *tensor, long long index, float value) { tensor[index] = __float2half_rn(value); }
 
+// One pixel of the picture `blockIdx.z` of the batch.
 template <typename Value>
-__device__ __forceinline__ void view(const ViewArgs &args) {
+__device__ __forceinline__ void show(const Source &source, const Laid &laid, const Drawn &drawn, Value *tensor) {
     int x = (int)(blockIdx.x * blockDim.x + threadIdx.x), y = (int)(blockIdx.y * blockDim.y + threadIdx.y);
-    if (x >= args.width || y >= args.height) return;
-    Value *tensor = (Value *)args.tensor;
-    long long area = (long long)args.width * args.height, at = blockIdx.z * 3 * area + (long long)y * args.width + x;
-    bool inside = x < args.shown_width && y < args.shown_height;
+    if (x >= drawn.width || y >= drawn.height) return;
+    long long area = (long long)drawn.width * drawn.height, at = blockIdx.z * 3 * area + (long long)y * drawn.width + x;
+    bool inside = x < laid.shown_width && y < laid.shown_height;
     int luma = 0, blue = 0, red = 0;
     if (inside) {
-        const Source &source = args.sources[blockIdx.z];
-        luma = scaled(source.luma, source.luma_pitch, 1, args.luma, args.shown_width, args.shown_height, x, y);
-        blue = scaled(source.chroma, source.chroma_pitch, 2, args.chroma, args.shown_width, args.shown_height, x, y);
-        red = scaled(source.chroma + 1, source.chroma_pitch, 2, args.chroma, args.shown_width, args.shown_height, x, y);
+        luma = scaled(source.luma, source.luma_pitch, 1, laid.luma, laid.shown_width, laid.shown_height, x, y);
+        blue = scaled(source.chroma, source.chroma_pitch, 2, laid.chroma, laid.shown_width, laid.shown_height, x, y);
+        red = scaled(source.chroma + 1, source.chroma_pitch, 2, laid.chroma, laid.shown_width, laid.shown_height, x, y);
     }
     for (int channel = 0; channel < 3; channel++) {
-        const float *row = args.matrix + 4 * channel;
+        const float *row = drawn.matrix + 4 * channel;
         float value = row[0] * (float)luma + row[1] * (float)blue + row[2] * (float)red + row[3];
-        value = rintf(fminf(fmaxf(value, 0.0f), 255.0f)) * args.scale + args.offset;
-        put(tensor, at + (args.rgb ? 2 - channel : channel) * area, inside ? value : args.grey);
+        value = rintf(fminf(fmaxf(value, 0.0f), 255.0f)) * drawn.scale + drawn.offset;
+        put(tensor, at + (drawn.rgb ? 2 - channel : channel) * area, inside ? value : drawn.grey);
     }
+}
+
+template <typename Value>
+__device__ __forceinline__ void view(const ViewArgs &args) {
+    show(args.sources[blockIdx.z], args.laid, args.drawn, (Value *)args.tensor);
+}
+
+template <typename Value>
+__device__ __forceinline__ void crop(const CropArgs &args) {
+    show(args.crops[blockIdx.z].source, args.crops[blockIdx.z].laid, args.drawn, (Value *)args.tensor);
 }
 
 extern "C" __global__ void view_f32(ViewArgs args) { view<float>(args); }
 
 extern "C" __global__ void view_f16(ViewArgs args) { view<__half>(args); }
+
+extern "C" __global__ void crop_f32(CropArgs args) { crop<float>(args); }
+
+extern "C" __global__ void crop_f16(CropArgs args) { crop<__half>(args); }
 
 struct TurnArgs {
     const void *tensor;     // (planes, height, width), or (planes, width, height) for an odd number of quarters

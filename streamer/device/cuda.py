@@ -124,45 +124,31 @@ class CudaDevice:
     def views(self, frames: Sequence[Frame], box: Letterbox, spec: ModelSpec) -> DeviceTensor:
         """One input (b, 3, h, w) made of frames of equal size and colour, in one launch that may still be under way."""
         with self.driver.current():
-            planes = [self._planes(frame) for frame in frames]
-            table = self._sent(_sources(planes, [box.window] * len(frames)))
-            tensor = self._tensor(len(frames), box.size)
-            self._show(table.address, tensor.address, len(frames), box, frames[0].color, spec)
-            return tensor  # what is started next waits for it, and so does whoever gets the table's memory
+            sources = _sources([self._planes(frame) for frame in frames], [box.window] * len(frames))
+            args = np.zeros(1, layout.VIEW_ARGS)[0]
+            args["laid"], args["drawn"] = _laid(box), _drawn(box.size, frames[0].color, spec)
+            return self._shown("view", sources, args)
 
     def crops(self, frame: Frame, boxes: Sequence[Letterbox], spec: ModelSpec) -> DeviceTensor:
-        """Parts of one frame (b, 3, h, w), a launch for each, which may still be under way."""
+        """Parts of one frame (b, 3, h, w), in one launch that may still be under way."""
         with self.driver.current():
-            planes = self._planes(frame)
-            table = self._sent(_sources([planes] * len(boxes), [box.window for box in boxes]))
-            tensor = self._tensor(len(boxes), boxes[0].size)
-            each = tensor.dtype.itemsize * 3 * boxes[0].size.width * boxes[0].size.height
-            for at, box in enumerate(boxes):
-                source = table.address + at * layout.SOURCE.itemsize
-                self._show(source, tensor.address + at * each, 1, box, frame.color, spec)
-            return tensor
+            table = np.zeros(len(boxes), layout.CROP)
+            table["source"] = _sources([self._planes(frame)] * len(boxes), [box.window for box in boxes])
+            table["laid"] = [_laid(box) for box in boxes]
+            args = np.zeros(1, layout.CROP_ARGS)[0]
+            args["drawn"] = _drawn(boxes[0].size, frame.color, spec)
+            return self._shown("crop", table, args)
 
-    def _tensor(self, count: int, size: Size) -> DeviceTensor:
+    def _shown(self, kernel: str, table: NDArray[np.void], args: np.void) -> DeviceTensor:
+        """What a kernel makes of the pictures in its table, whose address and the tensor's are put into `args`."""
+        width, height = int(args["drawn"]["width"]), int(args["drawn"]["height"])
+        sent = self._sent(table)
         kind = np.dtype(np.float16 if self._half else np.float32)
-        return DeviceTensor(self.pool, (count, 3, size.height, size.width), kind)
-
-    def _show(
-        self, sources: int, tensor: int, count: int, box: Letterbox, color: Color, spec: ModelSpec
-    ) -> None:
-        """Launch the kernel for the same part of `count` sources; the addresses are those of the GPU."""
-        x0, y0, x1, y1 = box.window
-        width, height = shown_size(box)
-        args = np.zeros(1, layout.VIEW_ARGS)[0]
-        args["sources"], args["tensor"] = sources, tensor
-        args["luma"] = halvings(x1 - x0, y1 - y0, width, height)
-        args["chroma"] = halvings((x1 - x0) // 2, (y1 - y0) // 2, width, height)
-        args["shown_width"], args["shown_height"] = width, height
-        args["width"], args["height"] = box.size.width, box.size.height
-        args["rgb"], args["scale"], args["offset"] = spec.rgb, spec.scale, spec.offset
-        args["grey"] = GREY * spec.scale + spec.offset
-        args["matrix"] = yuv_to_bgr(color).reshape(-1)
-        grid = _grid(box.size.width, box.size.height, _VIEW, count)
-        self.driver.launch("view_f16" if self._half else "view_f32", grid, (*_VIEW, 1), args)
+        tensor = DeviceTensor(self.pool, (len(table), 3, height, width), kind)
+        args["table"], args["tensor"] = sent.address, tensor.address
+        grid = _grid(width, height, _VIEW, len(table))
+        self.driver.launch(f"{kernel}_f16" if self._half else f"{kernel}_f32", grid, (*_VIEW, 1), args)
+        return tensor  # what is started next waits for it, and so does whoever gets the table's memory
 
     def turned(self, views: DeviceTensor, quarters: int) -> DeviceTensor:
         """The views turned on the GPU, in one launch that may still be under way."""
@@ -339,6 +325,18 @@ def _sources(planes: Sequence[_Planes], windows: Sequence[tuple[int, int, int, i
         row["chroma"] = each.chroma.address + y0 // 2 * each.chroma.pitch + x0
         row["luma_pitch"], row["chroma_pitch"] = each.luma.pitch, each.chroma.pitch
     return sources
+
+
+def _laid(box: Letterbox) -> tuple[Any, ...]:  # layout.LAID
+    x0, y0, x1, y1 = box.window
+    width, height = shown_size(box)
+    luma = halvings(x1 - x0, y1 - y0, width, height)
+    return luma, halvings((x1 - x0) // 2, (y1 - y0) // 2, width, height), width, height
+
+
+def _drawn(size: Size, color: Color, spec: ModelSpec) -> tuple[Any, ...]:  # layout.DRAWN
+    grey = GREY * spec.scale + spec.offset
+    return size.width, size.height, spec.rgb, spec.scale, grey, yuv_to_bgr(color).reshape(-1), spec.offset
 
 
 def _grid(width: int, height: int, block: tuple[int, int], layers: int) -> tuple[int, int, int]:

@@ -67,23 +67,19 @@ PAINT_ARGS = np.dtype(
 )
 COVER_ARGS = np.dtype([("surfaces", "u8"), ("luma", "i4"), ("chroma", "i4")])
 HALVED = [("level", "i4"), ("width", "i4"), ("height", "i4")]
-VIEW_ARGS = np.dtype(
-    [
-        ("sources", "u8"),
-        ("tensor", "u8"),
-        ("luma", HALVED),
-        ("chroma", HALVED),
-        ("shown_width", "i4"),
-        ("shown_height", "i4"),
-        ("width", "i4"),
-        ("height", "i4"),
-        ("rgb", "i4"),
-        ("scale", "f4"),
-        ("grey", "f4"),
-        ("matrix", "f4", 12),
-        ("offset", "f4"),
-    ]
-)
+LAID = [("luma", HALVED), ("chroma", HALVED), ("shown_width", "i4"), ("shown_height", "i4")]
+DRAWN = [
+    ("width", "i4"),
+    ("height", "i4"),
+    ("rgb", "i4"),
+    ("scale", "f4"),
+    ("grey", "f4"),
+    ("matrix", "f4", 12),
+    ("offset", "f4"),
+]
+VIEW_ARGS = np.dtype([("table", "u8"), ("tensor", "u8"), ("laid", LAID), ("drawn", DRAWN)])
+CROP = np.dtype([("source", SOURCE), ("laid", LAID)])
+CROP_ARGS = np.dtype([("table", "u8"), ("tensor", "u8"), ("drawn", DRAWN)])
 TURN_ARGS = np.dtype(
     [
         ("tensor", "u8"),

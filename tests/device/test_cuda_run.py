@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 from streamer.cli import app
 from streamer.device import cuda_driver, cuda_probe, cuda_trt
+from streamer.device.cuda import CudaDevice
+from streamer.device.cuda_memory import DeviceTensor
 from streamer.errors import StreamerError
 from tests import clips
 from tests.device.shim_driver import ShimDriver
@@ -55,8 +57,14 @@ def pictures(path: Path) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("looks", [[], ["--turned"]])
-def test_the_gpu_makes_the_cpus_video(driver, arguments, tmp_path, looks) -> None:
-    made = {}
+def test_the_gpu_makes_the_cpus_video(driver, arguments, tmp_path, monkeypatch, looks) -> None:
+    made, turned, real = {}, [], CudaDevice.turned
+
+    def turn(device: CudaDevice, views: DeviceTensor, quarters: int) -> DeviceTensor:
+        turned.append(("crops" if views.shape[2:] == (64, 64) else "view", quarters))
+        return real(device, views, quarters)
+
+    monkeypatch.setattr(CudaDevice, "turned", turn)
     for device in ("cpu", "cuda"):
         out, report = tmp_path / f"{device}.mp4", tmp_path / f"{device}.json"
         extra = [*looks, "--device", device, "-o", str(out), "--report", str(report)]
@@ -67,10 +75,14 @@ def test_the_gpu_makes_the_cpus_video(driver, arguments, tmp_path, looks) -> Non
     assert all((ours == wanted).all() for ours, wanted in zip(made["cuda"], made["cpu"], strict=True))
     assert "cuda:0" in (tmp_path / "cuda.json").read_text()
     assert driver.launches.count("paint") >= 12
-    views, turns = (
-        driver.launches.count(kernel) - 1 for kernel in ("view_f32", "turn_f32")
-    )  # but the test's
-    assert turns == (3 * views if looks else 0)
+    assert driver.launches.count("turn_f32") == len(turned)
+    views = driver.launches.count("view_f32") - 1  # but the test's, which is turned once
+    once, *others = [quarters for what, quarters in turned if what == "view"]
+    assert once == 1
+    assert others == ([1, 2, 3] * views if looks else [])
+    of_crops = {quarters for what, quarters in turned if what == "crops"}  # as far as their views
+    assert of_crops == ({1, 2, 3} if looks else set())
+    assert driver.launches.count("crop_f32") > 1
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -82,11 +94,14 @@ def test_the_engine_has_the_precision_that_was_asked_for(driver, arguments, tmp_
     assert {name for name in driver.launches if name.startswith("fp")} == {precision}  # of test and run
 
 
-@pytest.mark.parametrize("call", ["upload", "view_f32", "turn_f32", "sum_cells", "paint", "download"])
+@pytest.mark.parametrize(
+    "call", ["upload", "view_f32", "crop_f32", "turn_f32", "sum_cells", "paint", "download"]
+)
 def test_a_gpu_that_vanishes_on_the_way_leaves_no_video(
     driver, arguments, tmp_path, monkeypatch, call
 ) -> None:
-    real, left = driver._check, [{"view_f32": 2, "turn_f32": 2, "download": 20, "upload": 20}.get(call, 6)]
+    counts = {"view_f32": 2, "crop_f32": 2, "turn_f32": 2, "download": 20, "upload": 20}
+    real, left = driver._check, [counts.get(call, 6)]
 
     def count(name: str) -> None:
         if name == call:

@@ -41,7 +41,8 @@ def test_the_documented_command_makes_this_fatbin_and_no_kernel_spills(recipe, t
     said = recipe.compiled(tmp_path / "streamer.fatbin")
     kernels = {line.split("'")[1] for line in said.splitlines() if "Compiling entry function" in line}
     assert kernels == {
-        "sum_cells", "round_cells", "paint", "cover", "view_f32", "view_f16", "turn_f32", "turn_f16", "thumbnail",
+        "sum_cells", "round_cells", "paint", "cover", "thumbnail",
+        "view_f32", "view_f16", "crop_f32", "crop_f16", "turn_f32", "turn_f16",
     }  # fmt: skip
     machines = {line.split("'")[3] for line in said.splitlines() if "Compiling entry function" in line}
     assert machines == {f"sm_{number}" for number in recipe.ARCHITECTURES}

@@ -246,7 +246,7 @@ def test_a_batch_of_views_and_a_part(shim_library) -> None:
 
 @pytest.mark.parametrize("half", [False, True])
 def test_crops_are_those_of_the_cpu(shim_library, half) -> None:
-    """Of all sizes, at every border, in one batch that is written a part at a time."""
+    """Of all sizes, at every border, in one launch; to the bit what the view of that part alone is."""
     device, spec = CudaDevice(ShimDriver(shim_library), no_network, half=half), models.find("fast")
     frame = noise(Size(201, 119))
     places = [
@@ -258,13 +258,16 @@ def test_crops_are_those_of_the_cpu(shim_library, half) -> None:
         ((200, 60), 128),
     ]
     boxes = [crop_letterbox(middle, span, frame.planes_size, 64) for middle, span in places]
-    ours = np.asarray(device.crops(on_device(device, frame), boxes, spec)).astype(np.float32)
-    wanted = CPU.crops(frame, boxes, spec)
+    resident = on_device(device, frame)
+    made = np.asarray(device.crops(resident, boxes, spec))
+    assert device.driver.launches == ["crop_f16" if half else "crop_f32"]
+    ours, wanted = made.astype(np.float32), CPU.crops(frame, boxes, spec)
     assert ours.shape == (len(places), 3, 64, 64)
     assert np.abs(ours - wanted).max() <= 5
     assert all(
-        (np.abs(part - CPU.view(frame, box, spec)[0]) == 0).all()
-        for part, box in zip(wanted, boxes, strict=True)
+        (each == np.asarray(by.view(picture, box, spec))[0]).all()
+        for parts, by, picture in ((wanted, CPU, frame), (made, device, resident))
+        for each, box in zip(parts, boxes, strict=True)
     )
 
 
@@ -303,5 +306,5 @@ def test_the_thumbnail_is_that_of_the_cpu(gpu: CudaDevice, size) -> None:
 
 
 def test_host_and_kernels_agree_on_the_structures(driver: ShimDriver) -> None:
-    tables = (cuda_layout.SURFACE, cuda_layout.GRID, cuda_layout.REGION, cuda_layout.SOURCE)
-    assert [driver.sizeof(which) for which in range(4)] == [table.itemsize for table in tables]
+    tables = (cuda_layout.SURFACE, cuda_layout.GRID, cuda_layout.REGION, cuda_layout.SOURCE, cuda_layout.CROP)
+    assert [driver.sizeof(which) for which in range(5)] == [table.itemsize for table in tables]

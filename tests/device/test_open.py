@@ -130,6 +130,7 @@ def test_an_engine_that_computes_something_else_is_found_at_the_start(engine, mo
         ("thumbnail", "shrinks"),
         ("view_f32", "shows the network another picture"),
         ("turn_f32", "turns"),
+        ("crop_f32", "cuts"),
     ],
 )
 def test_a_gpu_that_does_not_do_what_it_is_told_is_found_at_the_start(

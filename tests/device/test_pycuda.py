@@ -33,6 +33,8 @@ ARGS = {
     "cover": cuda_layout.COVER_ARGS,
     "view_f32": cuda_layout.VIEW_ARGS,
     "view_f16": cuda_layout.VIEW_ARGS,
+    "crop_f32": cuda_layout.CROP_ARGS,
+    "crop_f16": cuda_layout.CROP_ARGS,
     "thumbnail": cuda_layout.THUMBNAIL_ARGS,
     "turn_f32": cuda_layout.TURN_ARGS,
     "turn_f16": cuda_layout.TURN_ARGS,

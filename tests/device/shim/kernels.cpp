@@ -6,7 +6,7 @@
 static const Kernel KERNELS[] = {
     KERNEL(sum_cells, SumArgs), KERNEL(round_cells, RoundArgs), KERNEL(paint, PaintArgs), KERNEL(cover, CoverArgs),
     KERNEL(view_f32, ViewArgs), KERNEL(view_f16, ViewArgs), KERNEL(thumbnail, ThumbnailArgs),
-    KERNEL(turn_f32, TurnArgs), KERNEL(turn_f16, TurnArgs), {},
+    KERNEL(turn_f32, TurnArgs), KERNEL(turn_f16, TurnArgs), KERNEL(crop_f32, CropArgs), KERNEL(crop_f16, CropArgs), {},
 };
 
 extern "C" int shim_launch(const char *name, const unsigned *grid, const unsigned *block, const void *arguments, size_t size,
@@ -15,6 +15,6 @@ extern "C" int shim_launch(const char *name, const unsigned *grid, const unsigne
 }
 
 extern "C" size_t shim_sizeof(int which) {
-    const size_t sizes[] = {sizeof(Surface), sizeof(Grid), sizeof(Region), sizeof(Source)};
+    const size_t sizes[] = {sizeof(Surface), sizeof(Grid), sizeof(Region), sizeof(Source), sizeof(Crop)};
     return sizes[which];
 }
