@@ -81,8 +81,11 @@ class Second:
     spec: ModelSpec  # its weights and its input; `labels` are those of its outputs, in the order of Label
     least: float  # the detector's score from which it looks
     context: dict[Label, float]  # side of a crop by the longest side of the box
-    moved: dict[Label, float]  # how far a box goes towards where the second stage sees it, 0 to 1
-    prior: dict[Label, tuple[float, float]]  # weights of the first score's log-odds, and of the size
+    moved: dict[Label, tuple[float, float, float]]
+    """Up to the first side (root of the area, view pixels) a box goes to where the second stage sees it, from the
+    second on only by the share that is the third."""
+    weights: dict[Label, tuple[float, float, float, float]]
+    """In the log-odds of the score: of its own, of those of the first score, of the size, and what is added."""
 
 
 def folder() -> Path:
@@ -264,10 +267,16 @@ def _second_of(name: str, entry: dict[str, Any], weights: Path) -> Second:
     return Second(
         spec,
         least=float(entry["least"]),
-        context={_LABELS[kind]: float(share) for kind, share in entry["context"].items()},
-        moved={_LABELS[kind]: float(share) for kind, share in entry["moved"].items()},
-        prior={_LABELS[kind]: (float(score), float(size)) for kind, (score, size) in entry["prior"].items()},
+        context={_LABELS[kind]: float(entry["context"][kind]) for kind in entry["classes"]},
+        moved={_LABELS[kind]: _floats(entry["moved"][kind], 3) for kind in entry["classes"]},
+        weights={_LABELS[kind]: _floats(entry["weights"][kind], 4) for kind in entry["classes"]},
     )
+
+
+def _floats(values: list[Any], count: int) -> Any:
+    if len(values) != count:
+        raise ValueError(f"{values}: {count} numbers are wanted")
+    return tuple(float(value) for value in values)
 
 
 def _download(url: str) -> bytes:

@@ -26,6 +26,7 @@ from streamer.models import Second
 SAME_IOU = 0.5  # of refined boxes: they are nearer to the objects than those of the detector
 _LEAST_PX = 4.0  # of a box's longest side when its surroundings are measured
 _AT_ONCE = 16  # crops that go through the network together where the device has no wish of its own
+_CERTAIN = (0.003, 0.997)  # scores of the first look beyond these count as these
 _MOST_LOG = 2.0  # a box is at most e^2 times what it was thought to be
 
 
@@ -42,8 +43,8 @@ class SecondStage:
         self._session = device.load(second.spec, self._side)
         kinds = second.spec.labels
         self._context = np.array([second.context[label] for label in kinds], np.float32)
-        self._moved = np.array([second.moved[label] for label in kinds], np.float32)
-        self._prior = np.array([second.prior[label] for label in kinds], np.float32)
+        self._moves = np.array([second.moved[label] for label in kinds], np.float32)
+        self._weights = np.array([second.weights[label] for label in kinds], np.float32)
 
     def __call__(self, frame: Frame, found: Detections, scale: float, quarters: int = 0) -> Detections:
         """The same boxes in frame pixels, moved and scored anew, the best of each object.
@@ -73,7 +74,7 @@ class SecondStage:
         crops = self._device.crops(frame, views, self._second.spec)
         odds, moves = self._answers(self._device.turned(crops, quarters) if quarters else crops, found)
         inside = geometry.turn(self._boxes(moves, context), self._side, self._side, -quarters)
-        share = self._moved[found.labels][:, None]
+        share = self._moved(found, scale)[:, None]
         boxes = share * _in_frame(inside, views, frame) + (1 - share) * found.boxes
         return Detections(boxes.astype(np.float32), self._scores(odds, found, scale), found.labels)
 
@@ -100,13 +101,18 @@ class SecondStage:
         half = np.exp(np.clip(moves[:, 2:], -_MOST_LOG, _MOST_LOG)) * unit / 2
         return np.concatenate([middle - half, middle + half], axis=1).astype(np.float32)
 
+    def _moved(self, found: Detections, scale: float) -> NDArray[np.float32]:
+        """How far each box goes to where the second stage sees it: the first look knows large ones as well."""
+        small, large, share = self._moves[found.labels].T
+        grown = np.clip((np.sqrt(geometry.area(found.boxes)) * scale - small) / (large - small), 0, 1)
+        return np.asarray(1 - (1 - share) * grown, np.float32)
+
     def _scores(self, odds: NDArray[np.float32], found: Detections, scale: float) -> NDArray[np.float32]:
-        first = np.clip(found.scores, 0.003, 0.997)
+        first = np.clip(found.scores, *_CERTAIN)
         size = np.log2(np.maximum(np.sqrt(geometry.area(found.boxes)) * scale, 1)) / 2 - 2
-        weights = self._prior[found.labels]
-        total = odds + weights[:, 0] * np.log(first / (1 - first)) + weights[:, 1] * size
-        scores: NDArray[np.float32] = (1 / (1 + np.exp(-np.clip(total, -30, 30)))).astype(np.float32)
-        return scores
+        mine, before, large, bias = self._weights[found.labels].T
+        total = mine * odds + before * np.log(first / (1 - first)) + large * size + bias
+        return np.asarray(1 / (1 + np.exp(-np.clip(total, -30, 30))), np.float32)
 
 
 def _in_frame(inside: Boxes, views: list[Letterbox], frame: Frame) -> Boxes:

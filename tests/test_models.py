@@ -70,7 +70,7 @@ def test_every_entry_is_well_formed(name: str, entry: dict[str, Any]) -> None:
     assert entry.get("url", "https://").startswith("https://")
     assert "sha256" in entry or "url" not in entry, "what has no known hash must not be fetched"
     if "context" in entry:
-        assert set(entry["context"]) == set(entry["moved"]) == set(entry["prior"]) == set(entry["classes"])
+        assert set(entry["context"]) == set(entry["moved"]) == set(entry["weights"]) == set(entry["classes"])
     elif "decoder" in entry:
         assert entry["decoder"] in DECODERS
         assert set(entry["thresholds"]) == set(entry["classes"])

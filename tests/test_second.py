@@ -24,8 +24,13 @@ SIDE = 64
 NETWORK = ModelSpec(
     "second", Path("second.onnx"), "", "second", (Label.FACE, Label.PLATE), {}, stride=1, side=SIDE
 )
+ALL_THE_WAY, AS_BEFORE = (16.0, 64.0, 1.0), (1.0, 1.0, 0.0, 0.0)
 SECOND = Second(
-    NETWORK, 0.2, dict.fromkeys(Label, 2.0), dict.fromkeys(Label, 1.0), dict.fromkeys(Label, (1.0, 0.0))
+    NETWORK,
+    0.2,
+    dict.fromkeys(Label, 2.0),
+    dict.fromkeys(Label, ALL_THE_WAY),
+    dict.fromkeys(Label, AS_BEFORE),
 )
 DETECTOR = ModelSpec(
     "first", Path("first.onnx"), "", "yolo_end2end", (Label.FACE, Label.PLATE), dict.fromkeys(Label, 0.5),
@@ -117,20 +122,20 @@ def test_its_boxes_lie_where_the_object_is_in_the_frame(
     assert np.abs(refined.boxes - np.array(box)).max() <= step
 
 
-def test_a_box_goes_as_far_as_the_manifest_says() -> None:
-    stage = SecondStage(
-        replace(SECOND, moved={Label.FACE: 0.25, Label.PLATE: 1.0}), Scripted(of_what_is_bright)
-    )
-    refined = stage(dark_with_bright((100, 80, 164, 144)), found_at((120, 80, 184, 144)), 1.0)
-    assert refined.boxes[0] == pytest.approx([115, 80, 179, 144], abs=1.5)
+@pytest.mark.parametrize(("scale", "share"), [(0.25, 1.0), (1.0, 0.25), (2.0, 0.25), (40 / 64, 0.625)])
+def test_a_box_goes_as_far_as_the_manifest_says(scale: float, share: float) -> None:
+    moved = {Label.FACE: (16.0, 64.0, 0.25), Label.PLATE: ALL_THE_WAY}
+    stage = SecondStage(replace(SECOND, moved=moved), Scripted(of_what_is_bright))
+    refined = stage(dark_with_bright((100, 80, 164, 144)), found_at((120, 80, 184, 144)), scale)
+    assert refined.boxes[0] == pytest.approx([120 - 20 * share, 80, 184 - 20 * share, 144], abs=1.5)
 
 
 def test_scores_are_those_of_both_looks() -> None:
     odds = np.array([[2.0, -9.0]], np.float32)
     device = Scripted(lambda crops: (odds, np.zeros((1, 8), np.float32)))
-    weighed = replace(SECOND, prior={Label.FACE: (0.5, 0.25), Label.PLATE: (0.0, 0.0)})
+    weighed = replace(SECOND, weights={Label.FACE: (0.75, 0.5, 0.25, -1.0), Label.PLATE: AS_BEFORE})
     refined = SecondStage(weighed, device)(noise_frame(0), found_at((100, 60, 132, 92), score=0.8), 0.5)
-    total = 2 + 0.5 * np.log(4) + 0.25 * (np.log2(16) / 2 - 2)
+    total = 0.75 * 2 + 0.5 * np.log(4) + 0.25 * (np.log2(16) / 2 - 2) - 1
     assert refined.scores[0] == pytest.approx(1 / (1 + np.exp(-total)), rel=1e-5)
 
 
