@@ -71,11 +71,12 @@ class Detector:
         floors = {label: LOW_SHARE * score for label, score in self.thresholds.items()}
         self._least = np.array([floors.get(label, np.inf) for label in Label], np.float32)
         # what is read of the network's answers, to count or only to vote: see Note [Votes]
-        floor = FLOOR if spec.second is None else min(FLOOR, spec.second.least / 2)
-        self._lowest = {
-            label: min(floor, least) if spec.votes or spec.second else least
-            for label, least in floors.items()
-        }
+        if spec.second is not None:
+            self._lowest = dict.fromkeys(floors, spec.second.least / 2)
+        else:
+            self._lowest = {
+                label: min(FLOOR, least) if spec.votes else least for label, least in floors.items()
+            }
         self._sure = np.array(
             [self.thresholds.get(label, np.inf) for label in Label], np.float32
         )  # see Note [Overview]

@@ -33,7 +33,7 @@ from streamer.models import ModelSpec
 HIT_IOU = 0.5
 RECALL_IOU = 0.4
 _INSIDE = 0.5  # share of a detection inside an ignored box from which it is ignored
-_FLOOR = 0.03  # scores from which detections enter the curves
+_FLOOR = 0.01  # scores from which detections enter the curves
 _TIMED_RUNS = 15
 _TIMED_SIZE = (640, 360)  # its letterbox is the 640x384 that detectors are compared at
 _EDGES_PX = (0, 8, 12, 16, 32, 64, 1 << 20)
@@ -106,7 +106,7 @@ def _labelled(folder: Path, row: dict[str, Any]) -> Labelled:
 def look(
     spec: ModelSpec, pictures: Sequence[Labelled], policy: DetectPolicy, *, quarters: int = 0
 ) -> Iterator[Looked]:
-    """What the model finds in each picture, down to a score of 0.03, on one thread of the CPU.
+    """What the model finds in each picture, down to a score of 0.01, on one thread of the CPU.
 
     The pictures are turned by `quarters`, counterclockwise, before it looks at them. Raises ModelError, or InputError
     for a picture that cannot be read.

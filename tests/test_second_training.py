@@ -19,6 +19,7 @@ from models.training import candidates as finding  # noqa: E402
 from models.training import close_ups, network, second, second_network  # noqa: E402
 from models.training.candidates import Candidates, Look, candidates, judged  # noqa: E402
 from models.training.depthwise import Depthwise  # noqa: E402
+from models.training.export import disagreement  # noqa: E402
 from models.training.pack import Pack, Picture, pack  # noqa: E402
 from streamer import models, resources  # noqa: E402
 from streamer.detection import Detections  # noqa: E402
@@ -291,7 +292,7 @@ def test_a_state_or_a_checkpoint_is_exported_as_it_is(
         file, out = tmp_path / f"{number}.pt", tmp_path / str(number)
         torch.save(saved, file)
         second.main(["--out", str(out), "--init", str(file), "--samples", "0"])
-        assert "prior = { face = [1.0, 0.25], plate = [1.0, 0.0] }" in capsys.readouterr().out
+        assert "weights = { face = [1, 1.0, 0.25, 0], plate = [1, 1.0, 0.0, 0] }" in capsys.readouterr().out
         session = onnxruntime.InferenceSession(
             out / "streamer_second.onnx", providers=["CPUExecutionProvider"]
         )
@@ -347,7 +348,7 @@ def test_from_the_data_to_the_network(
     second.main([*line, "--samples", "24", "--batch", "8", "--workers", "0"])
     said = capsys.readouterr().out
     assert "candidates, 24 samples" in said
-    assert "prior = { face = [" in said
+    assert "weights = { face = [1, " in said
     second.main([*line, "--samples", "40", "--batch", "8", "--workers", "0", "--resume"])
     assert torch.load(tmp_path / "second.pt", weights_only=True)["step"] == 5
     session = onnxruntime.InferenceSession(
@@ -358,3 +359,11 @@ def test_from_the_data_to_the_network(
     assert score.shape == (6, 2)
     assert box.shape == (6, 8)
     assert np.isfinite(score).all()
+
+
+def test_the_shipped_second_stage_is_what_its_checkpoint_says() -> None:
+    stage = second_network.load(resources.path("models/training/second.pt"))
+    shipped = models.find("fast").second
+    assert shipped is not None
+    away = disagreement(second_network.Exported(stage).eval(), shipped.spec.weights, (64, 64))
+    assert away < 1e-3

@@ -115,10 +115,14 @@ def export(stage: SecondStage, file: Path) -> str:
 
 
 def manifest_line(stage: SecondStage) -> str:
-    """The weights of what the detector thought, as the manifest states them.
+    """The weights of log-odds and size, as the manifest states them.
+
+    They give odds of close-ups as they were drawn in training, one in two an object: for scores that are shares of real
+    boxes, scale them and add what a logistic fit on labelled pictures says.
 
     >>> manifest_line(SecondStage(networks.build("fast")))
-    'prior = { face = [1.0, 0.0], plate = [1.0, 0.0] }'
+    'weights = { face = [1, 1.0, 0.0, 0], plate = [1, 1.0, 0.0, 0] }'
     """
     rows = zip(networks.CLASSES, stage.w.detach().cpu().tolist(), strict=True)
-    return "prior = {" + ",".join(f" {kind} = [{round(a, 6)}, {round(b, 6)}]" for kind, (a, b) in rows) + " }"
+    parts = (f"{kind} = [1, {round(first, 6)}, {round(size, 6)}, 0]" for kind, (first, size) in rows)
+    return "weights = { " + ", ".join(parts) + " }"
