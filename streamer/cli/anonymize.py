@@ -41,7 +41,7 @@ def command(
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="Score from which a box is hidden, 0 to 1; without it the model's own, by size (0.03 to 0.12)."
+            help="Score from which a box is hidden, 0 to 1; without it the model's own, by size (0.015 to 0.3)."
         ),
     ] = None,
     detect_every: Annotated[
