@@ -42,7 +42,11 @@ KNOWN = {
     "device/cpu.py:CpuDevice.redact": {"luma"},
     "device/cpu.py:CpuDevice.cover": {"luma", "chroma"},
     "device/cpu.py:_rows": {"chroma"},
-    "device/cuda.py:CudaDevice.views": {"luma", "chroma"},
+    "device/cpu.py:CpuDevice.crops": {"luma", "chroma"},  # for the second stage, which is a network, too
+    "device/cuda.py:_sources": {
+        "luma",
+        "chroma",
+    },  # their addresses, for the kernels that make views and crops
     "device/cuda.py:CudaDevice.thumbnail": {"luma"},
     "device/cuda.py:CudaDevice.cover": {"luma", "chroma"},
     "device/cuda.py:CudaDevice.copy_into": {"luma", "chroma"},  # on the GPU, for CudaLender
