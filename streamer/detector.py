@@ -125,10 +125,11 @@ class Detector:
         least = OVERVIEW_LEAST_PX * max(whole[2:]) / side
         return [
             found.take((geometry.area(found.boxes) >= least**2) & (found.scores >= self._sure[found.labels]))
-            for found in self._look(frames, whole, side)
+            for found in self._look(frames, whole, side, coarser=OVERVIEW)
         ]
 
-    def _look(self, frames: Sequence[Frame], window: Window, side: int) -> list[Detections]:
+    def _look(self, frames: Sequence[Frame], window: Window, side: int, coarser: int = 1) -> list[Detections]:
+        """Through a view that is so many times coarser than the one in whose pixels sizes are judged."""
         view = part_letterbox(window, side, self.spec.stride)
         if self.spec.side is not None:
             view = replace(view, size=Size(self.spec.side, self.spec.side))
@@ -136,22 +137,27 @@ class Detector:
             batch = self._device.view(frames[0], view, self.spec)
         else:
             batch = self._device.views(frames, view, self.spec)
-        found = [self._turned(batch, view, frames, quarters) for quarters in self._turns]
+        found = [self._turned(batch, view, frames, quarters, coarser) for quarters in self._turns]
         return [detection.concatenate(each) for each in zip(*found, strict=True)]
 
     def _turned(
-        self, batch: Tensor, view: Letterbox, frames: Sequence[Frame], quarters: int
+        self, batch: Tensor, view: Letterbox, frames: Sequence[Frame], quarters: int, coarser: int
     ) -> list[Detections]:
         outputs = self._session(self._device.turned(batch, quarters) if quarters else batch)
         if len(frames) == 1:  # some networks' outputs have no entry per picture
-            return [self._read(outputs, view, frames[0], quarters)]
+            return [self._read(outputs, view, frames[0], quarters, coarser)]
         return [
-            self._read([level[at : at + 1] for level in outputs], view, frame, quarters)
+            self._read([level[at : at + 1] for level in outputs], view, frame, quarters, coarser)
             for at, frame in enumerate(frames)
         ]
 
     def _read(
-        self, outputs: Sequence[NDArray[np.float32]], view: Letterbox, frame: Frame, quarters: int = 0
+        self,
+        outputs: Sequence[NDArray[np.float32]],
+        view: Letterbox,
+        frame: Frame,
+        quarters: int,
+        coarser: int,
     ) -> Detections:
         seen = Size(view.size.height, view.size.width) if quarters % 2 else view.size
         found = self._decode(outputs, self.spec, self._lowest, seen)
@@ -164,11 +170,11 @@ class Detector:
         boxes = geometry.clip(view.frame_from_view(upright), frame.size.width, frame.size.height)
         found = Detections(boxes, found.scores, found.labels)
         if self._second is not None:
-            found = self._second(frame, found, view.scale, quarters)
+            found = self._second(frame, found, view.scale * coarser, quarters)
         found = found.take(found.scores > self._least[found.labels])
         if quarters:
             found = replace(found, scores=found.scores * np.float32(TURNED_SHARE))
-        return found if self._same_for_all_sizes else _levelled(found, self.spec, view.scale)
+        return found if self._same_for_all_sizes else _levelled(found, self.spec, view.scale * coarser)
 
 
 def _check_numbers(outputs: Sequence[NDArray[np.float32]], found: Detections, spec: ModelSpec) -> None:

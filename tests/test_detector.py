@@ -120,6 +120,15 @@ def test_a_large_view_is_followed_by_an_overview_of_which_only_large_and_sure_bo
     assert len(device.views) == 3, "a view that shrank below the limit needs none"
 
 
+@pytest.mark.parametrize(("score", "left"), [(0.85, 0), (0.95, 1)])
+def test_in_an_overview_a_box_is_as_large_as_it_would_be_in_the_view(score: float, left: int) -> None:
+    """Measured in the overview's own pixels a shop window counted as a small plate, which needs little."""
+    device = _Scripted(lambda view: [[0, 10, 10, 70, 70, 0, score]] if view.size.width < 300 else [])
+    spec = replace(SPEC, largest=200, large={Label.FACE: Large(small=60, side=150, score=0.9)})
+    detector = Detector(spec, device, DetectPolicy(side=480), Hide.EVERYTHING)
+    assert len(detector(noise_frame(0, Size(960, 540)))) == left
+
+
 class _WideOnly(CpuDevice):
     """A CPU whose network finds what is bright, if it is wider than high."""
 
