@@ -233,10 +233,9 @@ def gpu(shim_library, engine) -> CudaDevice:
 def test_a_view_larger_than_usual_runs(gpu, engine) -> None:
     """The engine was once built for views of up to 1280, whatever was asked for: the first look failed."""
     frame, policy = noise(Size(1600, 256), 3), DetectPolicy(side=1600, threshold=0.02)
-    # coarse: of what the network marks in fine noise the second stage leaves little
-    frame.luma[:] = frame.luma[::4, ::4].repeat(4, axis=0).repeat(4, axis=1)
-    found = Detector(models.find("fast"), gpu, policy, Hide.EVERYTHING)(frame)
-    wanted = Detector(models.find("fast"), CpuDevice(), policy, Hide.EVERYTHING)(frame)
+    spec = replace(models.find("fast"), second=None)  # which leaves little of what is marked in noise
+    found = Detector(spec, gpu, policy, Hide.EVERYTHING)(frame)
+    wanted = Detector(spec, CpuDevice(), policy, Hide.EVERYTHING)(frame)
     assert engine.context.limits.most[2:] == (1600, 1600)
     assert abs(len(found) - len(wanted)) <= 0.01 * len(wanted)  # some are as weak as the weakest that count
     assert len(wanted) > 100
@@ -286,6 +285,9 @@ def test_the_network_sees_what_it_sees_on_the_cpu(gpu) -> None:
         assert np.abs(level[:, :2] - reference[:, :2]).max() < 0.03  # scores, on noise
 
 
+SURE = 0.06  # of a large face, whose score is scaled down: see Note [Large boxes]
+
+
 def test_the_detector_finds_what_it_finds_on_the_cpu(gpu) -> None:
     portrait = pytest.importorskip("skimage.data").astronaut()
     frame = noise(Size(512, 512))
@@ -294,7 +296,7 @@ def test_the_detector_finds_what_it_finds_on_the_cpu(gpu) -> None:
     ours, wanted = (
         Detector(models.find("fast"), device, policy, Hide.EVERYTHING)(frame) for device in (gpu, CpuDevice())
     )
-    strong = [np.flatnonzero(found.scores > 0.3) for found in (ours, wanted)]
+    strong = [np.flatnonzero(found.scores > SURE) for found in (ours, wanted)]
     assert len(strong[0]) == len(strong[1]) > 0
     first, second = (
         found.take(index[np.argsort(found.boxes[index, 0])])
@@ -315,7 +317,7 @@ def test_what_lies_on_its_side_is_found_as_on_the_cpu(gpu, quarters) -> None:
     ours, cpu = (Detector(models.find("fast"), each, policy, Hide.EVERYTHING) for each in (gpu, CpuDevice()))
     wanted = cpu(frame)
     for found in (ours(frame), ours.together([frame, other])[0]):
-        strong = [np.flatnonzero(each.scores > 0.2) for each in (found, wanted)]
+        strong = [np.flatnonzero(each.scores > SURE) for each in (found, wanted)]
         assert len(strong[0]) == len(strong[1]) > 0
         first, second = (
             each.take(index[np.argsort(each.boxes[index, 0])])
