@@ -20,13 +20,13 @@ from models.training import close_ups, network, second, second_network  # noqa: 
 from models.training.candidates import Candidates, Look, candidates, judged  # noqa: E402
 from models.training.depthwise import Depthwise  # noqa: E402
 from models.training.export import disagreement  # noqa: E402
-from models.training.pack import Pack, Picture, pack  # noqa: E402
+from models.training.pack import Pack, Picture  # noqa: E402
 from streamer import models, resources  # noqa: E402
 from streamer.detection import Detections  # noqa: E402
 from streamer.device.cpu import CpuDevice  # noqa: E402
 from streamer.frame import Size  # noqa: E402
 from streamer.image.redact import frame_of  # noqa: E402
-from tests.test_training import draw_pictures  # noqa: E402
+from tests.test_training import pack_drawn  # noqa: E402
 
 FAST = resources.path("models/training/fast.pt")
 LOOKS = (Look("fast", 448), Look("fast", 320, every=3))
@@ -39,10 +39,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    data = tmp_path_factory.mktemp("data")
-    draw_pictures(data, 6)
-    pack(data, data / "pack", workers=1)
-    return data / "pack"
+    return pack_drawn(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

@@ -60,12 +60,16 @@ def draw_pictures(folder: Path, count: int) -> None:
     (folder / "train.json").write_text(json.dumps(rows), encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    data = tmp_path_factory.mktemp("data")
+def pack_drawn(data: Path) -> Path:
+    """A pack of six drawn pictures, in `data`."""
     draw_pictures(data, 6)
     pack(data, data / "pack", workers=1)
     return data / "pack"
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pack_drawn(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture

@@ -50,6 +50,13 @@ class Settings:
     checkpoint_every_s: float = 150.0
 
 
+def write_whole(file: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint; the old one stays until the new one is whole."""
+    part = file.with_suffix(".part")
+    torch.save(state, part)
+    part.replace(file)
+
+
 class Trainer:
     """The state of a run: weights, their running mean, optimiser, counters."""
 
@@ -93,9 +100,7 @@ class Trainer:
             "seen": self.seen,
             "positives": {side: float(mean) for side, mean in self.positives.items()},
         }
-        part = self.checkpoint.with_suffix(".part")
-        torch.save(state, part)
-        part.replace(self.checkpoint)
+        write_whole(self.checkpoint, state)
 
     def load(self) -> None:
         """Continue where the checkpoint ends."""

@@ -20,6 +20,7 @@ from streamer import resources
 from . import network as networks
 from .candidates import Candidates, candidates
 from .close_ups import Batch, Batches
+from .loop import write_whole
 from .optimizer import follow
 from .pack import pack
 from .second_network import BASE, SecondStage, export, load, manifest_line
@@ -82,9 +83,7 @@ class Trainer:
             "seen": self.seen,
             "seed": self.settings.seed,
         }
-        part = self.checkpoint.with_suffix(".part")
-        torch.save(state, part)
-        part.replace(self.checkpoint)
+        write_whole(self.checkpoint, state)
 
     def resume(self) -> None:
         """Continue where the checkpoint ends. Raises ValueError if it is of another seed."""
